@@ -194,12 +194,6 @@ export interface RequiredKernels {
   sample(ids: H, logp: H, logits: H, rows: number, vocab: number, params: H, rng: H, history: H, maxHistory: number): void
 }
 
-/** Kernels that a backend may add; each has a body made of required kernels in `@sloth/tensor`. */
-export interface FusedKernels {
-  /** y = a + b written to sum, and its RMS norm, in one pass. */
-  addRmsNorm(y: H, sum: H, rstd: H, a: H, b: H, w: H, rows: number, cols: number, eps: number, offset: number): void
-}
-
 /** Precision of matrix products. */
 export type Precision = "f32" | "bf16" | "int8"
 
@@ -219,7 +213,7 @@ export interface Backend extends Disposable {
   readonly name: string
   readonly device: DeviceInfo
   readonly memory: Memory
-  readonly kernels: RequiredKernels & Partial<FusedKernels>
+  readonly kernels: RequiredKernels
   /** Resolves when all work enqueued so far is done; rejects with the first error of the queue. */
   synchronize(): Promise<void>
 }

@@ -1,0 +1,20 @@
+import type { Engine } from "../engine.ts"
+import type { AttentionShape } from "../ops/attention.ts"
+import type { Tensor } from "../tensor.ts"
+
+/** What a forward pass runs in: the rows' positions, what attention means here (packed texts or a paged cache), and how blocks are kept. */
+export interface ForwardContext {
+  readonly engine: Engine
+  /** Position of each row, i32 [tokens]. */
+  readonly positions: Tensor
+  /** Largest position plus one, in tokens. */
+  readonly maxLength: number
+  /** Attention of layer `layer`; q [tokens, heads · headDim], k and v [tokens, kvHeads · headDim], result as q. */
+  attend(layer: number, q: Tensor, k: Tensor, v: Tensor, shape: AttentionShape, sinks?: Tensor): Tensor
+  /** Runs one transformer block under the activation policy; `anchor` is a trainable tensor inside it, if any. */
+  block(layer: number, x: Tensor, body: (x: Tensor) => Tensor, anchor?: Tensor): Tensor
+  /** Seed and step of dropout while training; undefined switches dropout off. */
+  readonly dropout: { readonly seed: number; readonly step: number } | undefined
+  /** False runs the base model without its adapters. */
+  readonly adapters: boolean
+}

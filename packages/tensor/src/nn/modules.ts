@@ -1,0 +1,139 @@
+import type { Engine } from "../engine.ts"
+import { embedding } from "../ops/rows.ts"
+import { linear } from "../ops/linear.ts"
+import { rmsNorm } from "../ops/norm.ts"
+import { rope } from "../ops/attention.ts"
+import { ropeTables, type RopeConfig } from "../rope-tables.ts"
+import type { Tensor } from "../tensor.ts"
+import type { ForwardContext } from "./context.ts"
+
+/** A named weight that several modules may share (tied embeddings); training replaces its tensor by a trainable f32 copy. */
+export interface WeightRef {
+  /** Hugging Face name, such as "model.layers.0.self_attn.q_proj.weight". */
+  readonly name: string
+  readonly shape: readonly number[]
+  tensor: Tensor
+}
+
+/** What an adapter does to a linear layer. A LoRA is one; a plugin may bring others. */
+export interface LinearAdapter {
+  readonly kind: string
+  /** The layer's output for x [tokens, in]: [tokens, out]. */
+  forward(ctx: ForwardContext, layer: Linear, x: Tensor): Tensor
+  /** Trainable tensors by their suffix in a PEFT file, such as "lora_A.weight". */
+  readonly tensors: Readonly<Record<string, Tensor>>
+}
+
+/** y = x · Wᵀ + bias, with an adapter where one is attached. */
+export class Linear {
+  /** Module path, such as "model.layers.0.self_attn.q_proj". */
+  readonly name: string
+  readonly inner: number
+  readonly out: number
+  readonly weight: WeightRef
+  readonly bias: WeightRef | undefined
+  adapter: LinearAdapter | undefined
+
+  constructor(name: string, inner: number, out: number, weight: WeightRef, bias?: WeightRef) {
+    this.name = name
+    this.inner = inner
+    this.out = out
+    this.weight = weight
+    this.bias = bias
+  }
+
+  /** x [tokens, in] to [tokens, out]. */
+  forward(ctx: ForwardContext, x: Tensor): Tensor {
+    return this.adapter !== undefined && ctx.adapters
+      ? this.adapter.forward(ctx, this, x)
+      : linear(x, this.weight.tensor, this.bias?.tensor)
+  }
+}
+
+/** Rows of a table picked by token id. */
+export class Embedding {
+  readonly name: string
+  readonly weight: WeightRef
+  /** Factor of the rows; 1 for most families. */
+  readonly scale: number
+
+  constructor(name: string, weight: WeightRef, scale = 1) {
+    this.name = name
+    this.weight = weight
+    this.scale = scale
+  }
+
+  /** ids i32 [tokens] to [tokens, hidden]. */
+  forward(ids: Tensor): Tensor {
+    return embedding(this.weight.tensor, ids, this.scale)
+  }
+}
+
+/** RMS normalisation over the last dimension. */
+export class RmsNorm {
+  readonly name: string
+  readonly weight: WeightRef
+  readonly eps: number
+  /** Added to the weight: 1 for families that store w - 1. */
+  readonly offset: number
+
+  constructor(name: string, weight: WeightRef, eps: number, offset = 0) {
+    this.name = name
+    this.weight = weight
+    this.eps = eps
+    this.offset = offset
+  }
+
+  /** x [rows, size] to the same shape. */
+  forward(x: Tensor): Tensor {
+    return rmsNorm(x, this.weight.tensor, this.eps, this.offset)
+  }
+}
+
+/** Rotary positions; the tables grow with the longest text seen, and are made anew where the scaling rule depends on the length. */
+export class Rotary implements Disposable {
+  readonly #engine: Engine
+  readonly config: RopeConfig
+  #tables: { cos: Tensor; sin: Tensor; positions: number; key: string } | undefined
+
+  constructor(engine: Engine, config: RopeConfig) {
+    this.#engine = engine
+    this.config = config
+  }
+
+  #tablesFor(length: number): { cos: Tensor; sin: Tensor } {
+    const { scaling, maxPositions } = this.config
+    // Only these rules change their frequencies with the length of the text.
+    const key =
+      scaling?.type === "dynamic" && length > maxPositions
+        ? `dynamic:${length}`
+        : scaling?.type === "longrope" && length > scaling.originalMaxPositions
+          ? "long"
+          : "fixed"
+    if (this.#tables === undefined || this.#tables.positions < length || this.#tables.key !== key) {
+      const positions = Math.max(64, 2 ** Math.ceil(Math.log2(length)))
+      const { cos, sin } = ropeTables(this.config, positions, length)
+      this[Symbol.dispose]()
+      const shape = [positions, this.config.rotary / 2]
+      this.#tables = {
+        cos: this.#engine.keep(this.#engine.from(cos, shape)),
+        sin: this.#engine.keep(this.#engine.from(sin, shape)),
+        positions,
+        key,
+      }
+    }
+    return this.#tables
+  }
+
+  /** Rotates x [tokens, heads · headDim] in place; use the result instead of x. */
+  forward(ctx: ForwardContext, x: Tensor, heads: number, headDim: number): Tensor {
+    const { cos, sin } = this.#tablesFor(ctx.maxLength)
+    return rope(x, cos, sin, ctx.positions, heads, headDim, this.config.rotary)
+  }
+
+  [Symbol.dispose](): void {
+    this.#tables?.cos.dispose()
+    this.#tables?.sin.dispose()
+    this.#tables = undefined
+  }
+}

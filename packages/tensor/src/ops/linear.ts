@@ -1,0 +1,159 @@
+import { handleOf, shapeMismatch, type Tensor } from "../tensor.ts"
+import { apply, F32_TOLERANCE, type Op } from "../op.ts"
+import { weightFormat } from "../weight-format.ts"
+import type { RandomAddress } from "./elementwise.ts"
+
+/** The low-rank part of a linear layer: s · (drop(x) · Aᵀ) · Bᵀ with A [rank, in] and B [out, rank], f32. */
+export interface LowRank {
+  readonly a: Tensor
+  readonly b: Tensor
+  /** alpha / rank, or alpha / sqrt(rank) for rsLoRA. */
+  readonly scale: number
+  /** Probability of dropping an input of A, with the address of its random bits. */
+  readonly dropout?: RandomAddress & { readonly p: number }
+}
+
+interface LinearParams {
+  readonly scale: number
+  readonly drop: (RandomAddress & { readonly p: number }) | undefined
+}
+
+// Inputs: x [tokens, in], W [out, in], bias [out]?, A [rank, in]?, B [out, rank]?. Extra: t = s · drop(x) · Aᵀ [tokens, rank].
+const linearOp: Op<LinearParams> = {
+  name: "linear",
+  saves: (_, [x, w, , a, b]) => {
+    const trains = x!.requiresGrad || w!.requiresGrad || a?.requiresGrad === true
+    return [
+      w!.requiresGrad || a?.requiresGrad === true,
+      x!.requiresGrad,
+      false,
+      a !== undefined && trains,
+      b !== undefined && trains,
+    ]
+  },
+  forward: (engine, { scale, drop }, [x, w, bias, a, b]) => {
+    const kernels = engine.backend.kernels
+    const [out, inner] = w!.shape as [number, number]
+    const tokens = x!.size / inner
+    const rank = a?.shape[0] ?? 0
+    let t: Tensor | undefined
+    if (a !== undefined) {
+      t = engine.empty([tokens, rank])
+      let dropped = x!
+      if (drop !== undefined) {
+        dropped = engine.empty(x!.shape)
+        kernels.dropout(dropped.handle, x!.handle, drop.p, dropped.size, drop.seed, drop.stream, drop.step)
+      }
+      kernels.matmul(t.handle, dropped.handle, a.handle, tokens, rank, inner, 0, 1, scale, 0) // [tokens, rank]
+      if (dropped !== x) dropped.dispose()
+    }
+    const y = engine.empty([tokens, out])
+    kernels.linear(
+      y.handle,
+      x!.handle,
+      w!.handle,
+      weightFormat(w!.dtype).code,
+      tokens,
+      out,
+      inner,
+      handleOf(bias),
+      handleOf(t),
+      handleOf(b),
+      rank,
+      0,
+    )
+    return { outputs: [y], extra: [b?.requiresGrad === true ? t : undefined] }
+  },
+  backward: ({ engine, params: { scale, drop }, saved, gradients: [dy], sink }) => {
+    const kernels = engine.backend.kernels
+    const [x, w, , a, b, t] = [saved(0), saved(1), undefined, saved(3), saved(4), saved(5)]
+    const [tokens, out] = dy!.shape as [number, number]
+    const rank = a?.shape[0] ?? 0
+    const trainsA = sink.needs(3)
+    if (sink.needs(2)) {
+      const bias = sink.target(2, [out])
+      kernels.sumRows(bias.tensor.handle, dy!.handle, tokens, out, bias.accumulate)
+    }
+    let dt: Tensor | undefined
+    if (a !== undefined && b !== undefined && (trainsA || sink.needs(0))) {
+      dt = engine.empty([tokens, rank])
+      kernels.matmul(dt.handle, dy!.handle, b.handle, tokens, rank, out, 0, 0, scale, 0) // s · dy · B: [tokens, rank]
+    }
+    if (sink.needs(4)) {
+      const db = sink.target(4, [out, rank])
+      kernels.matmul(db.tensor.handle, dy!.handle, t!.handle, out, rank, tokens, 1, 0, 1, db.accumulate) // dyᵀ · t: [out, rank]
+    }
+    if (trainsA) {
+      let dropped = x!
+      const inner = a!.shape[1]!
+      if (drop !== undefined) {
+        dropped = engine.empty(x!.shape)
+        kernels.dropout(dropped.handle, x!.handle, drop.p, dropped.size, drop.seed, drop.stream, drop.step)
+      }
+      const da = sink.target(3, [rank, inner])
+      kernels.matmul(da.tensor.handle, dt!.handle, dropped.handle, rank, inner, tokens, 1, 0, 1, da.accumulate) // dtᵀ · x: [rank, in]
+      if (dropped !== x) dropped.dispose()
+    }
+    if (sink.needs(1)) {
+      const inner = x!.size / tokens
+      const dw = sink.target(1, [out, inner])
+      kernels.matmul(dw.tensor.handle, dy!.handle, x!.handle, out, inner, tokens, 1, 0, 1, dw.accumulate) // dyᵀ · x: [out, in]
+    }
+    if (sink.needs(0)) {
+      const inner = w!.shape[1]!
+      const dx = sink.target(0, [tokens, inner])
+      const code = weightFormat(w!.dtype).code
+      if (dt !== undefined && drop !== undefined) {
+        // The mask applies to the low-rank path alone, so its product cannot ride along.
+        const low = engine.empty([tokens, inner])
+        kernels.matmul(low.handle, dt.handle, a!.handle, tokens, inner, rank, 0, 0, 1, 0) // [tokens, in]
+        kernels.dropout(low.handle, low.handle, drop.p, low.size, drop.seed, drop.stream, drop.step)
+        kernels.linearBackwardInput(
+          dx.tensor.handle,
+          dy!.handle,
+          w!.handle,
+          code,
+          tokens,
+          out,
+          inner,
+          0,
+          0,
+          0,
+          dx.accumulate,
+        )
+        kernels.add(dx.tensor.handle, dx.tensor.handle, low.handle, low.size)
+      } else
+        kernels.linearBackwardInput(
+          dx.tensor.handle,
+          dy!.handle,
+          w!.handle,
+          code,
+          tokens,
+          out,
+          inner,
+          handleOf(dt),
+          handleOf(a),
+          rank,
+          dx.accumulate,
+        )
+    }
+  },
+  tolerance: { f32: F32_TOLERANCE },
+}
+
+/**
+ * y = x · Wᵀ + bias + s · (x · Aᵀ) · Bᵀ, the low-rank part and the bias optional. x [tokens, in] f32, W [out, in] in any weight format, y [tokens, out].
+ * The gradient of W is only formed when W is trainable (and then f32). Source: LoRA, Hu et al. 2021, equation 3.
+ */
+export const linear = (x: Tensor, w: Tensor, bias?: Tensor, low?: LowRank): Tensor => {
+  const inner = w.shape[1]!
+  if (w.shape.length !== 2 || x.shape.at(-1) !== inner)
+    throw shapeMismatch("linear", "x [tokens, in] and W [out, in]", x.shape, w.shape)
+  if (
+    low !== undefined &&
+    (low.a.shape[1] !== inner || low.b.shape[0] !== w.shape[0] || low.a.shape[0] !== low.b.shape[1])
+  )
+    throw shapeMismatch("linear", `A [rank, ${inner}] and B [${w.shape[0]}, rank]`, low.a.shape, low.b.shape)
+  const drop = low?.dropout !== undefined && low.dropout.p > 0 ? low.dropout : undefined
+  return apply(x.engine, linearOp, { scale: low?.scale ?? 0, drop }, [x, w, bias, low?.a, low?.b])[0]!
+}
