@@ -1,0 +1,46 @@
+import { distance } from "fastest-levenshtein"
+
+/** A name that could have been meant, with the names other tools use for it. */
+export interface Candidate {
+  readonly name: string
+  readonly aka?: readonly string[] | undefined
+}
+
+const plain = (name: string): string => name.replace(/[-_\s]/g, "").toLowerCase()
+
+/** The candidate that a mistyped name most likely means, or undefined when nothing is near. */
+export const suggest = (typed: string, candidates: readonly Candidate[]): string | undefined => {
+  const wanted = plain(typed)
+  let best: string | undefined
+  let bestDistance = Infinity
+  for (const candidate of candidates) {
+    for (const name of [candidate.name, ...(candidate.aka ?? [])]) {
+      const far = distance(wanted, plain(name))
+      // about a third of the letters may be wrong: beyond that a suggestion misleads
+      const limit = Math.max(1, Math.floor(Math.max(wanted.length, plain(name).length) / 3))
+      if (far <= limit && far < bestDistance) {
+        best = candidate.name
+        bestDistance = far
+      }
+    }
+  }
+  return best
+}
+
+const secret = /(secret|password|api[-_]?key|token|credential)$/i
+
+/** A received value, short and on one line; text under a key that sounds secret is not shown. */
+export const showValue = (value: unknown, key = ""): string => {
+  if (typeof value === "string" && secret.test(key)) return "(hidden)"
+  if (value === undefined) return "nothing"
+  if (typeof value === "function") return "a function"
+  if (typeof value === "number" || typeof value === "bigint" || typeof value === "symbol") return String(value)
+  let text: string | undefined
+  try {
+    text = JSON.stringify(value)
+  } catch {
+    text = undefined
+  }
+  if (text === undefined) return `a ${typeof value}`
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text
+}
