@@ -1,1 +1,7 @@
 export * from "./tokenizer.ts"
+export * from "./tensor-table.ts"
+export * from "./safetensors.ts"
+export * from "./safetensors-write.ts"
+export * from "./gguf-types.ts"
+export * from "./gguf.ts"
+export * from "./gguf-write.ts"
