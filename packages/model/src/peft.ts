@@ -1,0 +1,238 @@
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { SlothError } from "@sloth/core"
+import type { Tensor } from "@sloth/tensor"
+import type { CausalLM } from "./causal-lm.ts"
+import { attachLora, Lora, loraScale, loraTargets, savedModules, type LoraConfig } from "./lora.ts"
+import { readSafetensors } from "./safetensors.ts"
+import { writeSafetensors } from "./safetensors-write.ts"
+
+/** What an adapter folder says, in Sloth's words, besides the tensors. */
+export interface PeftAdapter {
+  readonly config: LoraConfig
+  /** Base model named in the file. */
+  readonly base: string | undefined
+}
+
+const wrong = (path: string, what: string, next: string, fields: Record<string, unknown> = {}): SlothError =>
+  new SlothError("SLOTH_ADAPTER_FILE", { what: `${path}: ${what}`, next, fields: { path, ...fields } })
+
+/** adapter_config.json of a LoRA as PEFT 0.17 and later write it. */
+export const peftConfig = (config: LoraConfig, targets: readonly string[], base: string): Record<string, unknown> => ({
+  peft_type: "LORA",
+  task_type: "CAUSAL_LM",
+  base_model_name_or_path: base,
+  revision: null,
+  inference_mode: true,
+  r: config.rank,
+  lora_alpha: config.alpha,
+  lora_dropout: config.dropout,
+  // Names shared by all layers when every layer has them, else full paths: PEFT matches both by the end of the path.
+  target_modules: config.layers === undefined ? [...new Set(targets.map((t) => t.split(".").at(-1)!))] : [...targets],
+  layers_to_transform: null,
+  layers_pattern: null,
+  rank_pattern: {},
+  alpha_pattern: {},
+  bias: "none",
+  fan_in_fan_out: false,
+  use_rslora: config.rankStabilized,
+  use_dora: false,
+  init_lora_weights: true,
+  modules_to_save: config.modulesToSave.length === 0 ? null : [...config.modulesToSave],
+})
+
+/** Writes `adapter_config.json` and `adapter_model.safetensors`, which PEFT loads; tensors are f32. The folder must be the caller's to fill. */
+export const savePeftAdapter = async (
+  model: CausalLM,
+  folder: string,
+  config: LoraConfig,
+  base: string,
+): Promise<void> => {
+  mkdirSync(folder, { recursive: true })
+  const list: { name: string; tensor: Tensor }[] = model
+    .trainables()
+    .map(({ name, tensor, group }) => ({ name: group === "adapter" ? name : `base_model.model.${name}`, tensor }))
+  const tensors = await Promise.all(
+    list.map(async ({ name, tensor }) => {
+      const data = await model.engine.backend.memory.read(tensor.handle, 0, tensor.size * 4)
+      return { name, dtype: "F32", shape: tensor.shape, bytes: data.length, data }
+    }),
+  )
+  await writeSafetensors(join(folder, "adapter_model.safetensors"), tensors)
+  const targets = [...model.linears].filter(([, l]) => l.adapter !== undefined).map(([p]) => p)
+  // Where a name is adapted in some layers only, PEFT needs full paths.
+  const partial = [...model.linears.keys()].some(
+    (p) => !targets.includes(p) && targets.some((t) => t.split(".").at(-1) === p.split(".").at(-1)),
+  )
+  const written = peftConfig(partial ? { ...config, layers: [] } : config, targets, base)
+  writeFileSync(join(folder, "adapter_config.json"), `${JSON.stringify(written, null, 2)}\n`)
+}
+
+/** Reads `adapter_config.json`. Errors: SLOTH_ADAPTER_FILE for a kind of adapter or a setting that cannot be honoured. */
+export const readPeftConfig = (folder: string): PeftAdapter & { readonly raw: Readonly<Record<string, unknown>> } => {
+  const path = join(folder, "adapter_config.json")
+  let raw: Record<string, unknown>
+  try {
+    raw = JSON.parse(readFileSync(path, "utf8")) as Record<string, unknown>
+  } catch (cause) {
+    throw new SlothError("SLOTH_ADAPTER_FILE", {
+      what: `${path} is missing or not valid JSON.`,
+      next: "Give a folder that holds adapter_config.json and adapter_model.safetensors.",
+      fields: { path },
+      cause,
+    })
+  }
+  if (raw["peft_type"] !== "LORA")
+    throw wrong(
+      path,
+      `the adapter is of type ${JSON.stringify(raw["peft_type"])}; only LORA can be loaded.`,
+      "Merge it into its base model first.",
+    )
+  for (const key of ["use_dora", "lora_bias", "fan_in_fan_out"])
+    if (raw[key] === true)
+      throw wrong(path, `${key} is set, which is not supported.`, "Merge the adapter into its base model first.")
+  if (raw["bias"] !== undefined && raw["bias"] !== "none")
+    throw wrong(
+      path,
+      `bias is ${JSON.stringify(raw["bias"])}; only "none" is supported.`,
+      "Merge the adapter into its base model first.",
+    )
+  for (const key of ["rank_pattern", "alpha_pattern"])
+    if (Object.keys((raw[key] as object | null | undefined) ?? {}).length > 0)
+      throw wrong(
+        path,
+        `${key} gives layers different values, which is not supported.`,
+        "Merge the adapter into its base model first.",
+      )
+  const rank = raw["r"]
+  const alpha = raw["lora_alpha"]
+  if (typeof rank !== "number" || typeof alpha !== "number")
+    throw wrong(path, "r or lora_alpha is missing.", "Save the adapter again.")
+  const targets = raw["target_modules"]
+  const layers = raw["layers_to_transform"]
+  return {
+    raw,
+    base: typeof raw["base_model_name_or_path"] === "string" ? raw["base_model_name_or_path"] : undefined,
+    config: {
+      rank,
+      alpha,
+      dropout: typeof raw["lora_dropout"] === "number" ? raw["lora_dropout"] : 0,
+      targets: Array.isArray(targets)
+        ? targets.map(String)
+        : targets === "all-linear"
+          ? "all-linear"
+          : `/${String(targets)}/`,
+      layers: typeof layers === "number" ? [layers] : Array.isArray(layers) ? (layers as number[]) : undefined,
+      rankStabilized: raw["use_rslora"] === true,
+      modulesToSave: Array.isArray(raw["modules_to_save"]) ? raw["modules_to_save"].map(String) : [],
+    },
+  }
+}
+
+const asFloats = (dtype: string, bytes: Uint8Array, path: string, name: string): Float32Array => {
+  const n = dtype === "F32" ? bytes.length / 4 : bytes.length / 2
+  const out = new Float32Array(n)
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  if (dtype === "F32") for (let i = 0; i < n; i++) out[i] = view.getFloat32(i * 4, true)
+  else if (dtype === "BF16")
+    new Uint32Array(out.buffer).forEach((_, i, bits) => (bits[i] = view.getUint16(i * 2, true) << 16))
+  else if (dtype === "F16")
+    for (let i = 0; i < n; i++) {
+      const h = view.getUint16(i * 2, true)
+      const exponent = (h >> 10) & 31
+      const fraction = h & 1023
+      const value =
+        exponent === 0
+          ? fraction * 2 ** -24
+          : exponent === 31
+            ? fraction
+              ? NaN
+              : Infinity
+            : (1 + fraction / 1024) * 2 ** (exponent - 15)
+      out[i] = h & 0x8000 ? -value : value
+    }
+  else
+    throw wrong(
+      path,
+      `${name} is stored as ${dtype}; adapters come as F32, F16 or BF16.`,
+      "Save the adapter again in one of these.",
+      { tensor: name },
+    )
+  return out
+}
+
+/**
+ * Attaches a PEFT adapter from a folder; its tensors are trainable when `trainable`. Every tensor of the file must find its layer and every adapted layer its tensors.
+ * Errors: SLOTH_ADAPTER_FILE, SLOTH_ADAPTER_TARGETS.
+ */
+export const loadPeftAdapter = (
+  model: CausalLM,
+  folder: string,
+  options: { readonly trainable?: boolean } = {},
+): PeftAdapter => {
+  const { config, base } = readPeftConfig(folder)
+  const path = join(folder, "adapter_model.safetensors")
+  const table = readSafetensors(path)
+  const byName = new Map(table.tensors.map((t) => [t.name, t]))
+  const file = readFileSync(path)
+  const take = (name: string, shape: readonly number[]): Float32Array => {
+    const entry = byName.get(name)
+    if (entry === undefined)
+      throw wrong(
+        path,
+        `there is no ${name}.`,
+        "The adapter does not fit this model: use the base model it was trained on.",
+        { tensor: name, base },
+      )
+    if (entry.shape.join() !== shape.join())
+      throw wrong(
+        path,
+        `${name} is [${entry.shape.join(", ")}] but this model needs [${shape.join(", ")}].`,
+        "Use the base model that the adapter was trained on.",
+        { tensor: name, base },
+      )
+    byName.delete(name)
+    return asFloats(entry.dtype, file.subarray(entry.offset, entry.offset + entry.bytes), path, name)
+  }
+  const { engine } = model
+  const upload = (values: Float32Array, shape: readonly number[]): Tensor => {
+    const t = engine.unscoped(shape)
+    t.write(values)
+    return options.trainable === true ? engine.parameter(t) : t
+  }
+  for (const [stream, target] of loraTargets(model, config).entries()) {
+    const layer = model.linears.get(target)!
+    const [a, b] = [
+      [config.rank, layer.inner],
+      [layer.out, config.rank],
+    ]
+    const prefix = `base_model.model.${target}`
+    const av = take(`${prefix}.lora_A.weight`, a)
+    const bv = take(`${prefix}.lora_B.weight`, b)
+    layer.adapter = new Lora(upload(av, a), upload(bv, b), loraScale(config), config.dropout, stream)
+  }
+  for (const name of savedModules(model, config.modulesToSave)) {
+    const ref = model.weights.get(name)!
+    const values = take(`base_model.model.${name}`, ref.shape)
+    model.trainWeight(name)
+    ref.tensor.write(values)
+    if (options.trainable !== true) ref.tensor.slot = undefined
+  }
+  if (byName.size > 0)
+    throw wrong(
+      path,
+      `${byName.size} tensors fit nothing in this model, the first is ${[...byName.keys()][0]}.`,
+      "Use the base model that the adapter was trained on.",
+      { tensors: [...byName.keys()].slice(0, 10), base },
+    )
+  return { config, base }
+}
+
+/** Either a fresh LoRA or one from a folder, as `sloth train` decides. */
+export const attachAdapter = (model: CausalLM, config: LoraConfig, seed: number, folder?: string): LoraConfig => {
+  if (folder === undefined) {
+    attachLora(model, config, seed)
+    return config
+  }
+  return loadPeftAdapter(model, folder, { trainable: true }).config
+}
