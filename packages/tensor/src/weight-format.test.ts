@@ -6,7 +6,7 @@ import { fromBf16, fromF16, toBf16, toF16 } from "./formats/half.ts"
 import golden from "./formats/golden/weight-formats.json" with { type: "json" }
 import { bytesFor, registerWeightFormat, weightFormat, weightFormats } from "./weight-format.ts"
 
-const bytes = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, "hex"))
+const bytes = (hex: string): Uint8Array<ArrayBuffer> => Uint8Array.from(Buffer.from(hex, "hex"))
 const floats = (hex: string): Float32Array => new Float32Array(bytes(hex).buffer)
 
 const code = (run: () => unknown): string => {
