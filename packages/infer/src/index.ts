@@ -1,1 +1,5 @@
-export {}
+export * from "./sampling.ts"
+export * from "./paged-cache.ts"
+export * from "./cached-context.ts"
+export * from "./generator.ts"
+export * from "./chat.ts"

@@ -41,7 +41,7 @@ export interface HeadPermutation {
 export interface WeightMapping<C> {
   readonly huggingFace: string
   readonly gguf: string
-  readonly permute?: (config: C) => HeadPermutation
+  permute?(config: C): HeadPermutation
 }
 
 /** What a family may ask about the tensors of a GGUF file besides its metadata: biases, an own output layer, rope factors. */

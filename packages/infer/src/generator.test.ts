@@ -1,0 +1,129 @@
+import { afterAll, describe, expect, test } from "bun:test"
+import { join } from "node:path"
+import { loadPeftAdapter, packedContext, type Tokenizer } from "@sloth/model"
+import { createReferenceBackend, Engine, linearLogprobs, SequenceLayout } from "@sloth/tensor"
+import { buildTiny } from "../../../tests/support/tiny.ts"
+import { goldenDir } from "../../../tests/support/golden.ts"
+import { Generator } from "./generator.ts"
+import { StopFinder } from "./sampling.ts"
+
+const engine = new Engine(createReferenceBackend())
+afterAll(() => {
+  expect(engine.backend.memory.stats().liveBuffers).toBe(0)
+  engine[Symbol.dispose]()
+})
+
+/** One letter a token: enough for what the generator asks of a tokenizer. */
+const letters = {
+  vocabSize: 131,
+  special: {},
+  endOfGeneration: new Set<number>([2]),
+  addBos: false,
+  streamDecoder: () => ({ push: (id: number) => `<${id}>`, end: () => "" }),
+} as unknown as Tokenizer
+
+const model = () => {
+  const m = buildTiny(engine, "untied")
+  loadPeftAdapter(m, join(goldenDir, "tiny", "untied", "adapter"))
+  return m
+}
+const prompts = [[1, 5, 9, 30, 77], [1, 5], Array.from({ length: 41 }, (_, i) => (i * 7) % 131)]
+const long = { maxTokens: 24, ignoreEnd: true }
+
+describe("Generator", () => {
+  test("greedy tokens and log-probs are those of a pass over the whole text", async () => {
+    using m = model()
+    using g = new Generator(m, letters, { prefillChunk: 16 })
+    for (const [i, c] of (await g.generate(prompts.map((prompt) => ({ prompt, options: long })))).entries()) {
+      const tokens = [...prompts[i]!, ...c.tokens]
+      const logprobs = engine.scope(() => {
+        const ctx = packedContext(engine, SequenceLayout.fromLengths([tokens.length - 1]))
+        const hidden = m.hidden(ctx, engine.from(Int32Array.from(tokens.slice(0, -1))))
+        return linearLogprobs(hidden, m.head.weight.tensor, engine.from(Int32Array.from(tokens.slice(1))), m.head)
+          .logprobs
+      })
+      const all = await logprobs.readFloats()
+      logprobs.dispose()
+      expect(c.tokens).toHaveLength(24)
+      c.logprobs.forEach((lp, j) => expect(Math.abs(lp - all[prompts[i]!.length - 1 + j]!)).toBeLessThan(2e-5))
+    }
+  })
+
+  test("a batch gives what each request gives alone; equal prompts share their cache", async () => {
+    using m = model()
+    using g = new Generator(m, letters, { maxBatch: 4 })
+    const requests = [0, 1, 2, 3, 4, 5].map((seed) => ({
+      prompt: prompts[seed % 2]!,
+      options: { ...long, temperature: 0.9, topK: 20, topP: 0.95, seed },
+    }))
+    const together = await g.generate(requests)
+    for (const [i, request] of requests.entries()) {
+      const [alone] = await g.generate([request])
+      expect(alone!.tokens).toEqual(together[i]!.tokens)
+    }
+    expect(new Set(together.map((c) => c.tokens.join())).size).toBe(6)
+  })
+
+  test("a kept text is continued without reading it again", async () => {
+    using m = model()
+    using g = new Generator(m, letters)
+    const first = []
+    for await (const e of g.stream([{ prompt: prompts[0]!, options: long }], { keep: true }))
+      if (e.type === "token") first.push(e.id)
+    const next = [...prompts[0]!, ...first.slice(0, 10), 99, 98]
+    const kept: number[] = []
+    for await (const e of g.stream([{ prompt: next, options: long }], { keep: true }))
+      if (e.type === "token") kept.push(e.id)
+    using fresh = new Generator(m, letters)
+    expect((await fresh.generate([{ prompt: next, options: long }]))[0]!.tokens).toEqual(kept)
+  })
+
+  test("stops at a text, at the limit, when aborted", async () => {
+    using m = model()
+    using g = new Generator(m, letters)
+    const [free] = await g.generate([{ prompt: prompts[0]!, options: long }])
+    const at = free!.tokens[3]!
+    const [stopped] = await g.generate([{ prompt: prompts[0]!, options: { ...long, stop: [`<${at}>`] } }])
+    expect(stopped!.finish).toBe("stop")
+    expect(stopped!.text).toBe(
+      free!.tokens
+        .slice(0, free!.tokens.indexOf(at))
+        .map((t) => `<${t}>`)
+        .join(""),
+    )
+    expect(free!.finish).toBe("length")
+    const control = new AbortController()
+    let seen = 0
+    for await (const e of g.stream([{ prompt: prompts[0]!, options: long }], { signal: control.signal })) {
+      if (e.type === "token" && ++seen === 5) control.abort()
+      if (e.type === "finish") expect(e.completion.finish).toBe("aborted")
+    }
+    expect(seen).toBe(5)
+  })
+
+  test("wrong requests get coded errors", async () => {
+    using m = model()
+    using g = new Generator(m, letters, { cacheTokens: 64 })
+    const code = (p: Promise<unknown>) =>
+      p.then(
+        () => "none",
+        (e: { code: string }) => e.code,
+      )
+    expect(await code(g.generate([{ prompt: [] }]))).toBe("SLOTH_GENERATE_PROMPT")
+    expect(await code(g.generate([{ prompt: [131] }]))).toBe("SLOTH_GENERATE_PROMPT")
+    expect(await code(g.generate([{ prompt: [1], options: { temperature: -1, topP: 2 } }]))).toBe(
+      "SLOTH_GENERATE_OPTION",
+    )
+    expect(await code(g.generate([{ prompt: Array.from({ length: 80 }, () => 1) }]))).toBe("SLOTH_GENERATE_CACHE")
+  })
+})
+
+test("StopFinder holds back what may become a stop text", () => {
+  const f = new StopFinder(["END", "\n\n"])
+  expect(f.push("a E")).toBe("a ")
+  expect(f.push("N")).toBe("")
+  expect(f.push("x")).toBe("ENx")
+  expect(f.push("y\n")).toBe("y")
+  expect(f.push("\nz")).toBe("")
+  expect(f.found).toBe(true)
+})

@@ -1,0 +1,147 @@
+import { SlothError } from "@sloth/core"
+import type { CausalLM } from "@sloth/model"
+import type { Engine, Tensor } from "@sloth/tensor"
+
+/** One text in the cache: the blocks that hold its keys and values. */
+export interface CachedSequence {
+  /** Block numbers in order of positions. */
+  readonly blocks: number[]
+  /** Tokens whose keys and values are written. */
+  length: number
+}
+
+/**
+ * Keys and values of many texts in fixed blocks, so that memory is never fragmented and texts with a common beginning share it. It grows on demand up to `maxTokens`.
+ * Source: PagedAttention, Kwon et al. 2023.
+ */
+export class PagedCache implements Disposable {
+  readonly engine: Engine
+  readonly blockSize: number
+  readonly maxTokens: number
+  readonly #widths: readonly number[]
+  #keys: Tensor[] = []
+  #values: Tensor[] = []
+  #blocks = 0
+  #free: number[] = []
+  /** How many sequences use each block. */
+  #users: number[] = []
+
+  constructor(model: CausalLM, options: { readonly maxTokens: number; readonly blockSize?: number }) {
+    this.engine = model.engine
+    this.blockSize = options.blockSize ?? 16
+    this.maxTokens = options.maxTokens
+    this.#widths = model.cache.map((l) => l.kvHeads * l.headDim)
+  }
+
+  /** Bytes of keys and values a token takes. */
+  get bytesPerToken(): number {
+    return this.#widths.reduce((a, w) => a + 2 * 4 * w, 0)
+  }
+
+  /** Tokens that could still be written. */
+  get freeTokens(): number {
+    return (Math.floor(this.maxTokens / this.blockSize) - this.#blocks + this.#free.length) * this.blockSize
+  }
+
+  /** Keys and values of a layer, f32 [blocks, blockSize, kvHeads · headDim]. */
+  layer(i: number): { keys: Tensor; values: Tensor } {
+    return { keys: this.#keys[i]!, values: this.#values[i]! }
+  }
+
+  #grow(blocks: number): void {
+    const most = Math.floor(this.maxTokens / this.blockSize)
+    if (blocks > most)
+      throw new SlothError("SLOTH_GENERATE_CACHE", {
+        what: `The cache for keys and values is full: ${blocks * this.blockSize} tokens are needed, ${most * this.blockSize} allowed.`,
+        next: "Generate fewer texts at a time, shorter ones, or allow a larger cache.",
+        fields: { needed: blocks * this.blockSize, allowed: most * this.blockSize },
+      })
+    const size = Math.min(most, Math.max(blocks, this.#blocks * 2, 16))
+    const larger = (old: Tensor | undefined, width: number): Tensor => {
+      const t = this.engine.unscoped([size, this.blockSize, width])
+      if (old !== undefined) {
+        this.engine.backend.kernels.copy(t.handle, old.handle, old.size * 4)
+        old.dispose()
+      }
+      return t
+    }
+    this.#keys = this.#widths.map((w, i) => larger(this.#keys[i], w))
+    this.#values = this.#widths.map((w, i) => larger(this.#values[i], w))
+    for (let b = size - 1; b >= this.#blocks; b--) this.#free.push(b)
+    this.#blocks = size
+  }
+
+  #take(): number {
+    if (this.#free.length === 0) this.#grow(this.#blocks + 1)
+    const block = this.#free.pop()!
+    this.#users[block] = 1
+    return block
+  }
+
+  /** A new, empty text. */
+  create(): CachedSequence {
+    return { blocks: [], length: 0 }
+  }
+
+  /** Makes room for `tokens` more tokens. */
+  reserve(sequence: CachedSequence, tokens: number): void {
+    const needed = Math.ceil((sequence.length + tokens) / this.blockSize)
+    while (sequence.blocks.length < needed) sequence.blocks.push(this.#take())
+  }
+
+  /** A second text with the same beginning: whole blocks are shared, an unfinished one is copied. */
+  fork(sequence: CachedSequence): CachedSequence {
+    const whole = Math.floor(sequence.length / this.blockSize)
+    const child: CachedSequence = { blocks: sequence.blocks.slice(0, whole), length: sequence.length }
+    for (const b of child.blocks) this.#users[b]!++
+    if (sequence.length % this.blockSize !== 0) {
+      const from = sequence.blocks[whole]!
+      const to = this.#take()
+      child.blocks.push(to)
+      for (const [i, width] of this.#widths.entries())
+        for (const t of [this.#keys[i]!, this.#values[i]!]) {
+          const bytes = this.blockSize * width * 4
+          const { memory, kernels } = this.engine.backend
+          const source = memory.view(t.handle, from * bytes, bytes)
+          const target = memory.view(t.handle, to * bytes, bytes)
+          kernels.copy(target, source, bytes)
+          memory.free(source)
+          memory.free(target)
+        }
+    }
+    return child
+  }
+
+  /** Forgets the tokens from position `length` on; the blocks stay with the text. */
+  truncate(sequence: CachedSequence, length: number): void {
+    // A block that another text shares must not be written by this one.
+    const kept = Math.ceil(length / this.blockSize)
+    for (const b of sequence.blocks.splice(kept)) this.#drop(b)
+    sequence.length = length
+    const last = sequence.blocks.at(-1)
+    if (last !== undefined && length % this.blockSize !== 0 && this.#users[last]! > 1) {
+      const own = this.fork(sequence)
+      for (const b of sequence.blocks) this.#drop(b)
+      sequence.blocks.splice(0, sequence.blocks.length, ...own.blocks)
+    }
+  }
+
+  /** Gives a text's blocks back. */
+  release(sequence: CachedSequence): void {
+    for (const b of sequence.blocks) this.#drop(b)
+    sequence.blocks.length = 0
+    sequence.length = 0
+  }
+
+  #drop(block: number): void {
+    if (--this.#users[block]! === 0) this.#free.push(block)
+  }
+
+  [Symbol.dispose](): void {
+    for (const t of [...this.#keys, ...this.#values]) t.dispose()
+    this.#keys = []
+    this.#values = []
+    this.#blocks = 0
+    this.#free = []
+  }
+}
