@@ -1,6 +1,7 @@
-import { createHash, randomBytes } from "node:crypto"
-import { mkdir, open, readFile, rename, rm } from "node:fs/promises"
+import { createHash } from "node:crypto"
+import { mkdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
+import { writeFileAtomic } from "@sloth/core"
 import type { Prepared } from "./prepare.ts"
 import type { DataReport, Example } from "./example.ts"
 import type { Recognition } from "./recognise.ts"
@@ -36,7 +37,7 @@ const bytesOf = (array: Int32Array | Uint8Array): Uint8Array =>
   new Uint8Array(array.buffer, array.byteOffset, array.byteLength)
 
 /**
- * Stores a prepared data set. The file appears whole or not at all: written under another name, synced, renamed.
+ * Stores a prepared data set. The file appears whole or not at all.
  * Layout: magic, header length (uint32), header (JSON, padded to 4 bytes), lengths and rows (int32 `[examples]` each),
  * tokens (int32 `[tokens]`), mask (uint8 `[tokens]`), SHA-256 of all that; numbers little-endian. Errors: those of the file system.
  */
@@ -61,21 +62,7 @@ export const writeCache = async (cacheDir: string, key: string, dataset: CachedD
   parts.push(hash.digest())
 
   await mkdir(cacheDir, { recursive: true })
-  const path = cachePath(cacheDir, key)
-  const temporary = `${path}.${process.pid}-${randomBytes(6).toString("hex")}.tmp`
-  try {
-    const file = await open(temporary, "wx")
-    try {
-      for (const part of parts) await file.writeFile(part)
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-    await rename(temporary, path)
-  } catch (error) {
-    await rm(temporary, { force: true })
-    throw error
-  }
+  await writeFileAtomic(cachePath(cacheDir, key), parts)
 }
 
 const concatenate = <A extends Int32Array | Uint8Array>(

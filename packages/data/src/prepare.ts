@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers"
 import { SlothError } from "@sloth/core"
 import type { Tokenizer } from "@sloth/model"
 import { chatTemplateOf } from "./chat-template.ts"

@@ -47,51 +47,60 @@ export const findTurns = (
   let previousEnd = 0
   messages.forEach((message, i) => {
     if (message.role !== "assistant") return
-    const withMark = (upTo: number): string | undefined =>
+    /** Renders the first messages with marks in place of the contents of these ones. */
+    const withMarks = (upTo: number, ...marked: number[]): string | undefined =>
       attempt(
-        messages.slice(0, upTo).map((m, j) => (j === i ? { ...m, content: mark } : m)),
+        messages.slice(0, upTo).map((m, j) => (marked.includes(j) ? { ...m, content: mark } : m)),
         false,
       )
-    const before = attempt(messages.slice(0, i), true)
-    const after = i === messages.length - 1 ? text : attempt(messages.slice(0, i + 1), false)
+    const marked = withMarks(messages.length, i)
+    const split = splitAt(marked, mark)
     // A template may print only the tool calls of a message that has them; then its content is as good as empty.
-    const isPrinted = typeof message.content === "string" && message.content !== ""
-    const marked = isPrinted ? withMark(messages.length) : undefined
-    const hasContent = isPrinted && !(marked !== undefined && !marked.includes(mark))
-    const split = hasContent ? splitAt(marked, mark) : undefined
-    const contentStart = split !== undefined && text.startsWith(split[0]) ? split[0].length : undefined
-
-    // Start: where the generation prompt ends, if this beginning is a beginning of the text; else where the answer's text starts.
-    let start = before !== undefined && text.startsWith(before) ? before.length : contentStart
-    if (start === undefined) throw noSpan(i, "its beginning")
-    if (contentStart !== undefined && before === attempt(messages.slice(0, i), false)) {
-      // The template has no generation prompt: what stands before the answer, white space aside, is the header of the turn.
-      if (text.slice(start, contentStart).trim() !== "") start = contentStart
-    }
-
-    // End of the answer's own text, and of what the template prints after it before the next turn.
+    const hasContent = typeof message.content === "string" && message.content !== "" && marked?.includes(mark) !== false
+    const contentStart = hasContent && split !== undefined && text.startsWith(split[0]) ? split[0].length : undefined
     let contentEnd: number | undefined
-    let limit: number | undefined
-    if (split !== undefined && text.endsWith(split[1]) && text.length - split[1].length >= start) {
-      contentEnd = text.length - split[1].length
-    }
-    if (hasContent && contentEnd === undefined) throw noSpan(i, "its end")
-    if (after !== undefined && text.startsWith(after) && after.length >= (contentEnd ?? start)) limit = after.length
-    else if (contentEnd !== undefined && split !== undefined) {
-      const rest = splitAt(withMark(i + 1), mark)
-      if (rest !== undefined) limit = contentEnd + commonPrefix(rest[1], split[1])
-    } else if (after !== undefined) {
-      // Nothing but the beginning of the conversation to go by, and it ends in another way than the text goes on.
-      const common = commonPrefix(after, text)
-      if (common > start) limit = common
-    }
-    if (limit === undefined) throw noSpan(i, "its end")
+    if (hasContent && split !== undefined && text.endsWith(split[1])) contentEnd = text.length - split[1].length
 
-    // Without a mark the whole turn is the template's own text (a tool call, say), and its end is looked for in all of it.
+    // Start: where the generation prompt ends.
+    const before = attempt(messages.slice(0, i), true)
+    const plain = attempt(messages.slice(0, i), false)
+    let start: number | undefined
+    if (before !== undefined && text.startsWith(before)) {
+      start = before.length
+      // A template without a generation prompt: what stands before the answer, white space aside, is the header of the turn.
+      if (contentStart !== undefined && before === plain && text.slice(start, contentStart).trim() !== "") {
+        start = contentStart
+      }
+    } else if (contentStart !== undefined) {
+      // The conversation so far is rendered in another way when more follows. The generation prompt then is what it adds to the render
+      // without one, and it stands somewhere in the template's own text between the message before and this answer.
+      const prompt =
+        before !== undefined && plain !== undefined && before.startsWith(plain) ? before.slice(plain.length) : ""
+      const gap = withMarks(messages.length, i - 1, i)?.split(mark)
+      const header = gap?.length === 3 ? (gap[1] as string) : ""
+      const at = prompt === "" ? -1 : header.lastIndexOf(prompt)
+      const isHere = at >= 0 && text.slice(0, contentStart).endsWith(header)
+      start = isHere ? contentStart - (header.length - at - prompt.length) : contentStart
+    }
+    if (start === undefined) throw noSpan(i, "its beginning")
+    if (hasContent && (contentEnd === undefined || contentEnd < start)) throw noSpan(i, "its end")
+
+    // Limit: the end of what the template prints for this message, its closing text included.
+    const after = i === messages.length - 1 ? text : attempt(messages.slice(0, i + 1), false)
+    let limit: number | undefined
+    if (after !== undefined && text.startsWith(after) && after.length >= (contentEnd ?? start)) limit = after.length
+    else if (split !== undefined) {
+      const rest = splitAt(withMarks(i + 1, i), mark)
+      const tail = rest === undefined ? undefined : split[1].slice(commonPrefix(rest[1], split[1]))
+      if (tail !== undefined && text.endsWith(tail)) limit = text.length - tail.length
+    }
+    if (limit === undefined || limit < (contentEnd ?? start)) throw noSpan(i, "its end")
+
+    // Without content the whole turn is the template's own text (a tool call, say), and its end is looked for in all of it.
     const from = contentEnd ?? start
     const ending = endOfTurn(text.slice(from, limit))
     const end = from + (ending ?? 0)
-    if (start < previousEnd || end < start) throw noSpan(i, "its place among the others")
+    if (start < previousEnd) throw noSpan(i, "its place among the others")
     if (end > start) turns.push({ message: i, start, end, openEnded: ending === undefined })
     previousEnd = end
   })

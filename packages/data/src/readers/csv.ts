@@ -4,9 +4,20 @@ import { parse } from "csv-parse"
 import type { DatasetReader, ReadRow } from "../reader.ts"
 import { readTextChunks } from "../text-file.ts"
 
+/** The text with `\n` for every `\r\n`, also where a chunk ends between the two: lines are then counted right, in quoted cells too. */
+async function* withPlainLineEnds(chunks: AsyncIterable<string>): AsyncGenerator<string, void, undefined> {
+  let held = ""
+  for await (const chunk of chunks) {
+    const text = held + chunk
+    held = text.endsWith("\r") ? "\r" : ""
+    yield text.slice(0, text.length - held.length).replaceAll("\r\n", "\n")
+  }
+  if (held !== "") yield held
+}
+
 async function* readTable(path: string, delimiter: string): AsyncGenerator<ReadRow, void, undefined> {
   const parser = parse({ columns: true, delimiter, info: true, skip_empty_lines: true, relax_quotes: false })
-  const source = Readable.from(readTextChunks(path))
+  const source = Readable.from(withPlainLineEnds(readTextChunks(path)))
   source.on("error", (error) => parser.destroy(error))
   source.pipe(parser)
   try {
@@ -28,7 +39,7 @@ async function* readTable(path: string, delimiter: string): AsyncGenerator<ReadR
   }
 }
 
-/** Reads comma-separated values with a header line; every cell is a string. */
+/** Reads comma-separated values with a header line; every cell is a string, its line ends `\n`. */
 export const csvReader: DatasetReader = Object.freeze({
   name: "csv",
   extensions: Object.freeze([".csv"]),
