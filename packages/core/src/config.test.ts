@@ -80,6 +80,7 @@ describe("decodeConfig", () => {
         clip: "x",
         stop: ["a", 5],
         weights: { a: "heavy" },
+        xyzzy: 1,
         lora: { alpha: -1, dropout: 2, drop: 1 },
       }),
     )
@@ -87,6 +88,8 @@ describe("decodeConfig", () => {
       data: "data: missing; expected text (Rows to train on)",
       rank: "rank: expected an integer between 1 and 1024, received 0",
       learningRte: 'learningRte: unknown key; did you mean "learningRate"?',
+      xyzzy:
+        "xyzzy: unknown key; known keys: data, rank, learningRate, batch, schedule, targets, shuffle, clip, stop, weights, lora",
       per_device_train_batch_size: 'per_device_train_batch_size: unknown key; did you mean "batch"?',
       batch: "batch: expected an integer at least 1 (rows), received 1.5",
       schedule: 'schedule: expected one of "linear", "cosine", "constant", received "cosin"',
@@ -96,7 +99,7 @@ describe("decodeConfig", () => {
       "weights.a": 'weights.a: expected a number, received "heavy"',
       "lora.alpha": "lora.alpha: expected a number greater than 0, received -1",
       "lora.dropout": "lora.dropout: expected a number between 0 and 1, received 2",
-      "lora.drop": "lora.drop: unknown key; known keys: alpha, dropout",
+      "lora.drop": 'lora.drop: unknown key; did you mean "dropout"?',
     })
   })
 

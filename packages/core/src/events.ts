@@ -1,5 +1,6 @@
 import * as Schema from "effect/Schema"
 import * as Result from "effect/Result"
+import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaParser from "effect/SchemaParser"
 import { SlothError } from "./errors.ts"
 
@@ -151,18 +152,27 @@ export type RunEventOf<T extends RunEventType> = Extract<RunEvent, { readonly ty
 export type StepEvent = RunEventOf<"step">
 
 const members = { RunStart, Plan, Step, Eval, Sample, Checkpoint, Warning, Export, RunEnd, RunError }
-const byType = new Map<string, (input: unknown) => Result.Result<unknown, unknown>>()
-const keysOf = new Map<string, readonly string[]>()
-for (const member of Object.values(members)) {
-  const type = member.fields.type.literal
-  byType.set(
-    type,
-    SchemaParser.decodeUnknownResult(member as Schema.ConstraintDecoder<unknown>, {
-      errors: "all",
-      onExcessProperty: "error",
-    }),
-  )
-  keysOf.set(type, Object.keys(member.fields))
+interface Checker {
+  readonly decode: (input: unknown) => Result.Result<unknown, SchemaIssue.Issue>
+  readonly keys: readonly string[]
+}
+
+const checkers = new Map<string, Checker>()
+
+// made on first use: most programs that import this package write no events
+const checkerOf = (type: unknown): Checker | undefined => {
+  const made = checkers.get(String(type))
+  if (made !== undefined) return made
+  const member = Object.values(members).find((candidate) => candidate.fields.type.literal === type)
+  if (member === undefined) return undefined
+  const decode = SchemaParser.decodeUnknownResult(member as Schema.ConstraintDecoder<unknown>, {
+    errors: "all",
+    onExcessProperty: "error",
+    reportInput: true,
+  })
+  const checker: Checker = { decode, keys: Object.keys(member.fields) }
+  checkers.set(String(type), checker)
+  return checker
 }
 
 /**
@@ -171,26 +181,28 @@ for (const member of Object.values(members)) {
  */
 export const checkEvent = (value: unknown): RunEvent => {
   const type = (value as { readonly type?: unknown } | null | undefined)?.type
-  const decode = typeof type === "string" ? byType.get(type) : undefined
-  if (decode === undefined) {
+  const checker = checkerOf(type)
+  if (checker === undefined) {
     throw new SlothError("SLOTH_EVENT_INVALID", {
       what: `${JSON.stringify(type) ?? "nothing"} is not a type of run event.`,
-      why: `The types are ${[...byType.keys()].join(", ")}.`,
+      why: `The types are ${Object.values(members)
+        .map((member) => member.fields.type.literal)
+        .join(", ")}.`,
       fields: { type },
     })
   }
   // a key that is present but undefined is absent in JSON
   const present = Object.fromEntries(Object.entries(value as object).filter(([, inner]) => inner !== undefined))
-  const result = decode(present)
+  const result = checker.decode(present)
   if (Result.isFailure(result)) {
     throw new SlothError("SLOTH_EVENT_INVALID", {
       what: `A "${String(type)}" event is malformed.`,
-      why: `${String(result.failure)}`,
+      why: SchemaIssue.makeFormatterDefault()(result.failure).replaceAll("\n", " ").replace(/ +/g, " "),
       fields: { type, event: value },
     })
   }
   const ordered: Record<string, unknown> = {}
-  for (const key of keysOf.get(String(type)) ?? []) {
+  for (const key of checker.keys) {
     const inner = present[key] as unknown
     if (inner !== undefined) ordered[key] = inner
   }

@@ -16,15 +16,18 @@ export const suggest = (typed: string, candidates: readonly Candidate[]): string
   for (const candidate of candidates) {
     for (const name of [candidate.name, ...(candidate.aka ?? [])]) {
       const far = distance(wanted, plain(name))
-      // about a third of the letters may be wrong: beyond that a suggestion misleads
-      const limit = Math.max(1, Math.floor(Math.max(wanted.length, plain(name).length) / 3))
+      // about a third of the letters may be wrong, two where letters are swapped: beyond that a suggestion misleads
+      const length = Math.max(wanted.length, plain(name).length)
+      const limit = length < 4 ? 1 : Math.max(2, Math.floor(length / 3))
       if (far <= limit && far < bestDistance) {
         best = candidate.name
         bestDistance = far
       }
     }
   }
-  return best
+  if (best !== undefined || wanted.length < 3) return best
+  const longer = candidates.filter((candidate) => plain(candidate.name).startsWith(wanted))
+  return longer.length === 1 ? longer[0]?.name : undefined
 }
 
 const secret = /(secret|password|api[-_]?key|token|credential)$/i
