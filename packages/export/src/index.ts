@@ -1,1 +1,7 @@
-export {}
+export * from "./contract.ts"
+export * from "./effective-weights.ts"
+export * from "./verify.ts"
+export { peftExporter } from "./peft-exporter.ts"
+export { safetensorsExporters } from "./safetensors-exporter.ts"
+export { ggufExporters } from "./gguf-exporter.ts"
+export { ggufLoraExporter, loadGgufLora } from "./gguf-lora-exporter.ts"

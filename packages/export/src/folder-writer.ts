@@ -1,0 +1,79 @@
+import { copyFileSync, mkdirSync, rmSync, statSync, readdirSync, writeFileSync, existsSync } from "node:fs"
+import { basename, dirname, join, resolve } from "node:path"
+import { recoverDirectory, replaceDirectoryAtomic, SlothError } from "@sloth/core"
+
+/** Bytes of all files below a folder, or of a file. */
+export const bytesOnDisk = (path: string): number => {
+  const s = statSync(path)
+  return s.isDirectory() ? readdirSync(path).reduce((n, name) => n + bytesOnDisk(join(path, name)), 0) : s.size
+}
+
+/**
+ * Fills a folder beside its final place, lets `check` read it back, and only then puts it there; an earlier export of the same kind is replaced, anything else is not touched.
+ * Errors: SLOTH_EXPORT_TARGET when something else stands there.
+ */
+export const writeFolder = async <R>(
+  to: string,
+  marker: string,
+  fill: (folder: string) => Promise<void>,
+  check: (folder: string) => Promise<R>,
+): Promise<R> => {
+  const target = resolve(to)
+  await recoverDirectory(target)
+  if (
+    existsSync(target) &&
+    !(statSync(target).isDirectory() && (readdirSync(target).length === 0 || existsSync(join(target, marker))))
+  )
+    throw new SlothError("SLOTH_EXPORT_TARGET", {
+      what: `${to} exists and is not an earlier export of this kind.`,
+      next: "Choose another place, or remove it first.",
+      fields: { path: to },
+    })
+  const temporary = join(dirname(target), `.${basename(target)}.partial-${process.pid}`)
+  rmSync(temporary, { recursive: true, force: true })
+  mkdirSync(temporary, { recursive: true })
+  try {
+    await fill(temporary)
+    const result = await check(temporary)
+    await replaceDirectoryAtomic(temporary, target)
+    return result
+  } finally {
+    rmSync(temporary, { recursive: true, force: true })
+  }
+}
+
+/** The same for a single file. */
+export const writeFile = async <R>(
+  to: string,
+  extension: string,
+  fill: (path: string) => Promise<void>,
+  check: (path: string) => Promise<R>,
+): Promise<R> => {
+  const target = resolve(to)
+  if (existsSync(target) && statSync(target).isDirectory())
+    throw new SlothError("SLOTH_EXPORT_TARGET", {
+      what: `${to} is a folder, but a file is to be written.`,
+      next: `Give a path that ends in ${extension}.`,
+      fields: { path: to },
+    })
+  mkdirSync(dirname(target), { recursive: true })
+  const temporary = join(dirname(target), `.${basename(target, extension)}.partial-${process.pid}${extension}`)
+  try {
+    await fill(temporary)
+    const result = await check(temporary)
+    const { renameSync } = await import("node:fs")
+    renameSync(temporary, target)
+    return result
+  } finally {
+    rmSync(temporary, { force: true })
+  }
+}
+
+/** Writes a JSON file with two spaces. */
+export const writeJson = (path: string, value: unknown): void =>
+  writeFileSync(path, `${JSON.stringify(value, null, 2)}\n`)
+
+/** Copies a file if it is there. */
+export const copyIfPresent = (from: string, to: string): void => {
+  if (existsSync(from)) copyFileSync(from, to)
+}
