@@ -27,8 +27,8 @@ export interface ConfigIssue {
 export const configError = (name: string, issues: readonly ConfigIssue[], next?: string): SlothError => {
   const lines = issues.map((issue) => `  ${issue.message}`).join("\n")
   return new SlothError("SLOTH_CONFIG_INVALID", {
-    what: `${name}: ${issues.length === 1 ? "one field is" : `${issues.length} fields are`} wrong.\n${lines}`,
-    ...(next === undefined ? {} : { next: `\n${next}` }),
+    what: `${name}: ${issues.length === 1 ? "one field is" : `${issues.length} fields are`} wrong.\n${lines}${next === undefined ? "" : "\n"}`,
+    ...(next === undefined ? {} : { next }),
     fields: { name, issues },
   })
 }
