@@ -31,9 +31,9 @@ const readForest = (c: Call, table: Int32Array, tokens: number): PathSegment[] =
   let end = 0
   for (let i = 0; i < table.length / 3; i++) {
     const [start, length, parent] = [table[3 * i]!, table[3 * i + 1]!, table[3 * i + 2]!]
-    c.require(start >= end && length >= 0, "segments", `are not in row order at segment ${i}`)
-    c.require(start + length <= tokens, "segments", `reach row ${start + length}, but there are ${tokens}`)
-    c.require(parent >= -1 && parent < i, "segments", `have parent ${parent} at segment ${i}; parents come first`)
+    c.data(start >= end && length >= 0, "segments", `are not in row order at segment ${i}`)
+    c.data(start + length <= tokens, "segments", `reach row ${start + length}, but there are ${tokens}`)
+    c.data(parent >= -1 && parent < i, "segments", `have parent ${parent} at segment ${i}; parents come first`)
     const above = segments[parent]
     const ancestors = above === undefined ? [] : [...above.ancestors, ...rowsOf(above)]
     segments.push({ start, length, ancestors })
@@ -234,7 +234,7 @@ export const attentionKernels = (
     const keyOut = c.floatOut("kCache", kCache, capacity * width)
     const valueOut = c.floatOut("vCache", vCache, capacity * width)
     for (const slot of where) {
-      c.require(slot >= -1 && slot < capacity, "slots", `has ${slot}, but the caches have ${capacity} slots`)
+      c.data(slot >= -1 && slot < capacity, "slots", `has ${slot}, but the caches have ${capacity} slots`)
     }
     for (let r = 0; r < rows; r++) {
       const slot = where[r]!
@@ -286,14 +286,14 @@ export const attentionKernels = (
       const sum = new Float64Array(headDim)
       for (let r = 0; r < rows; r++) {
         const [s, p] = [sequence[r]!, position[r]!]
-        c.require(s >= 0 && s < sequences, "rowSequence", `has ${s} at row ${r}, but there are ${sequences} sequences`)
-        c.require(p >= 0 && p < maxBlocks * blockSize, "rowPosition", `has ${p} at row ${r}, beyond the block table`)
+        c.data(s >= 0 && s < sequences, "rowSequence", `has ${s} at row ${r}, but there are ${sequences} sequences`)
+        c.data(p >= 0 && p < maxBlocks * blockSize, "rowPosition", `has ${p} at row ${r}, beyond the block table`)
         const first = window > 0 ? Math.max(0, p - window + 1) : 0
         // Start of each visible position's row in the caches.
         const seen: number[] = []
         for (let at = first; at <= p; at++) {
           const block = table[s * maxBlocks + Math.floor(at / blockSize)]!
-          c.require(block >= 0 && block < blocks, "blockTable", `has ${block}, but the caches have ${blocks} blocks`)
+          c.data(block >= 0 && block < blocks, "blockTable", `has ${block}, but the caches have ${blocks} blocks`)
           seen.push((block * blockSize + (at % blockSize)) * kvWidth)
         }
         const scores = new Float64Array(seen.length)

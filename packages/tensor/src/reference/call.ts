@@ -15,6 +15,8 @@ export interface Call {
   readonly float64: boolean
   /** Throws SLOTH_KERNEL_ARGUMENT unless `ok`. */
   require(ok: boolean, argument: string, message: string): void
+  /** Throws SLOTH_KERNEL_DATA unless `ok`: for what stands in a buffer, which other backends find out later than at the call. */
+  data(ok: boolean, argument: string, message: string): void
   /** Checks that a value is a whole number from `least` to `most`. */
   whole(argument: string, value: number, least?: number, most?: number): void
   /** Checks that a value is finite. */
@@ -46,14 +48,19 @@ export type Define = <N extends Name>(
 /** Makes the {@link Define} of one memory. */
 export function definer(memory: ReferenceMemory): Define {
   return <N extends Name>(name: N, body: (call: Call, ...args: Parameters<RequiredKernels[N]>) => void) => {
-    const fail = (argument: string, message: string, fields: Record<string, unknown> = {}): never => {
-      throw new SlothError("SLOTH_KERNEL_ARGUMENT", {
+    const fail = (
+      argument: string,
+      message: string,
+      fields: Record<string, unknown> = {},
+      code: "SLOTH_KERNEL_ARGUMENT" | "SLOTH_KERNEL_DATA" = "SLOTH_KERNEL_ARGUMENT",
+    ): never => {
+      throw new SlothError(code, {
         what: `${name}: ${argument} ${message}.`,
         fields: { kernel: name, argument, ...fields },
       })
     }
     const sized = (argument: string, handle: BufferHandle, needed: number, write: boolean): void => {
-      if (handle === NONE) fail(argument, "is needed, but no buffer was given")
+      if (handle === NONE) return needed === 0 ? undefined : fail(argument, "is needed, but no buffer was given")
       const bytes = memory.bytes(handle)
       if (bytes < needed) fail(argument, `needs ${needed} bytes, but its buffer has ${bytes}`, { needed, bytes })
       if (write && memory.isMapped(handle)) fail(argument, "is written, but its buffer is a read-only file mapping")
@@ -64,23 +71,26 @@ export function definer(memory: ReferenceMemory): Define {
     }
     const float = (argument: string, handle: BufferHandle, elements: number, write: boolean): FloatArray => {
       sized(argument, handle, elements * 4, write)
+      if (handle === NONE) return new Float32Array(0)
       onBoundary(argument, handle, 4)
       return memory.floats(handle).subarray(0, elements)
     }
     const int = (argument: string, handle: BufferHandle, elements: number, write: boolean): Int32Array => {
       sized(argument, handle, elements * 4, write)
+      if (handle === NONE) return new Int32Array(0)
       onBoundary(argument, handle, 4)
       return memory.ints(handle).subarray(0, elements)
     }
     const kernel = (...args: Parameters<RequiredKernels[N]>): void => {
       const written: BufferHandle[] = []
       const floatOut = (argument: string, handle: BufferHandle, elements: number): FloatArray => {
-        written.push(handle)
+        if (handle !== NONE) written.push(handle)
         return float(argument, handle, elements, true)
       }
       const call: Call = {
         float64: memory.float64,
         require: (ok, argument, message) => void (ok || fail(argument, message)),
+        data: (ok, argument, message) => void (ok || fail(argument, message, {}, "SLOTH_KERNEL_DATA")),
         whole(argument, value, least = 0, most = Number.MAX_SAFE_INTEGER) {
           if (Number.isSafeInteger(value) && value >= least && value <= most) return
           const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`
@@ -104,10 +114,12 @@ export function definer(memory: ReferenceMemory): Define {
         },
         raw(argument, handle, bytes) {
           sized(argument, handle, bytes, false)
+          if (handle === NONE) return new Uint8Array(0)
           return memory.rawBytes(handle).subarray(0, bytes)
         },
         rawOut(argument, handle, bytes) {
           sized(argument, handle, bytes, true)
+          if (handle === NONE) return new Uint8Array(0)
           return memory.rawBytes(handle).subarray(0, bytes)
         },
         weight: (argument, handle, code, rows, cols) => {
@@ -117,6 +129,7 @@ export function definer(memory: ReferenceMemory): Define {
           }
           const rowBytes = bytesFor(format, cols)
           sized(argument, handle, rows * rowBytes, false)
+          if (handle === NONE) return { format, row: () => new Float32Array(cols) }
           if (format.code === 0 && memory.offsetOf(handle) % 4 === 0) {
             // Also the way by which f64 weights reach the kernels of a float64 backend.
             const values = memory.floats(handle)

@@ -2,31 +2,21 @@
  * The 256 values of the dynamic 8-bit data type, ascending: a sign, an exponent of base ten and a linear fraction share 8 bits.
  *
  * For every i in 0..6 the midpoints of linspace(0.1, 1, parts + 1), times 10^(i - 6), are values; parts is 2^i for the signed map (each value with both
- * signs) and 2^(i+1) for the unsigned one; 0 and 1 complete it. Arithmetic is f32, as in the published code.
+ * signs) and 2^(i+1) for the unsigned one; 0 and 1 complete it. Computed in double precision and rounded to f32 once, so that all backends agree; the f32
+ * arithmetic of the published code differs in the last bit of some values.
  * Source: Dettmers, Lewis, Shleifer and Zettlemoyer 2022, "8-bit optimizers via block-wise quantization", section 2.1; bitsandbytes create_dynamic_map.
  */
 export function dynamicMap(signed: boolean): Float32Array {
-  const fround = Math.fround
   const values: number[] = [0, 1]
   for (let i = 0; i < 7; i++) {
     const parts = signed ? 2 ** i : 2 ** (i + 1)
-    const scale = fround(10 ** (i - 6))
     for (let part = 0; part < parts; part++) {
-      const value = fround(scale * fround(fround(boundary(part, parts) + boundary(part + 1, parts)) / 2))
+      const value = (0.1 + (0.9 * (part + 0.5)) / parts) / 10 ** (6 - i)
       values.push(value)
       if (signed) values.push(-value)
     }
   }
   return Float32Array.from(values).sort()
-}
-
-/** Point `index` of f32 linspace(0.1, 1, parts + 1). */
-function boundary(index: number, parts: number): number {
-  const step = Math.fround(Math.fround(Math.fround(1) - Math.fround(0.1)) / parts)
-  // The second half is counted from the end, so both ends are exact.
-  return index < (parts + 1) / 2
-    ? Math.fround(Math.fround(0.1) + Math.fround(step * index))
-    : Math.fround(1 - Math.fround(step * (parts - index)))
 }
 
 /** Code of the value of an ascending map that is nearest to x; a tie takes the lower code. */

@@ -38,7 +38,7 @@ export interface ReferenceMemory extends Memory {
   publish(handle: BufferHandle): void
   /** Copies bytes, and with `float64` the exact values under them. */
   copyBytes(out: BufferHandle, src: BufferHandle, bytes: number): void
-  /** Frees everything. */
+  /** Frees everything; later calls fail with SLOTH_BACKEND_CLOSED. */
   close(): void
 }
 
@@ -46,7 +46,7 @@ export interface ReferenceMemory extends Memory {
 const INDEX_RANGE = 0x1000000
 
 const argumentError = (what: string, fields: Record<string, unknown>): SlothError =>
-  new SlothError("SLOTH_KERNEL_ARGUMENT", { what, fields })
+  new SlothError("SLOTH_MEMORY_ARGUMENT", { what, fields })
 
 const wholeNumber = (name: string, value: number): void => {
   if (!Number.isSafeInteger(value) || value < 0) {
@@ -71,8 +71,16 @@ export function createReferenceMemory(options: { float64: boolean; budget: numbe
   let peakBytes = 0
   let mappedBytes = 0
   let budget = options.budget
+  let closed = false
+
+  const checkOpen = (): void => {
+    if (closed) {
+      throw new SlothError("SLOTH_BACKEND_CLOSED", { what: "The reference backend was used after it was closed." })
+    }
+  }
 
   const entry = (handle: BufferHandle): Entry => {
+    checkOpen()
     const index = handle % INDEX_RANGE
     const found = Number.isSafeInteger(handle) && handle > 0 ? entries[index] : undefined
     if (found !== undefined && generations[index] === (handle - index) / INDEX_RANGE) return found
@@ -117,10 +125,9 @@ export function createReferenceMemory(options: { float64: boolean; budget: numbe
     wholeNumber("byteOffset", offset)
     wholeNumber("bytes", bytes)
     if (offset + bytes > found.bytes) {
-      throw argumentError(`Bytes ${offset} to ${offset + bytes} lie outside a buffer of ${found.bytes} bytes.`, {
-        byteOffset: offset,
-        bytes,
-        bufferBytes: found.bytes,
+      throw new SlothError("SLOTH_MEMORY_RANGE", {
+        what: `Bytes ${offset} to ${offset + bytes} lie outside a buffer of ${found.bytes} bytes.`,
+        fields: { byteOffset: offset, bytes, bufferBytes: found.bytes },
       })
     }
     return found
@@ -152,6 +159,7 @@ export function createReferenceMemory(options: { float64: boolean; budget: numbe
   return {
     float64,
     alloc(bytes) {
+      checkOpen()
       wholeNumber("bytes", bytes)
       if (budget > 0 && liveBytes + bytes > budget) {
         throw new SlothError("SLOTH_MEMORY_BUDGET", {
@@ -202,6 +210,7 @@ export function createReferenceMemory(options: { float64: boolean; budget: numbe
       return Promise.resolve(found.storage.bytes.slice(start, start + length))
     },
     mapFile(path, offset, bytes) {
+      checkOpen()
       wholeNumber("offset", offset)
       wholeNumber("bytes", bytes)
       const storage = reserve(bytes, true)
@@ -256,6 +265,7 @@ export function createReferenceMemory(options: { float64: boolean; budget: numbe
       } else refreshShadow(to.storage, to.offset, bytes)
     },
     close() {
+      closed = true
       entries.length = 1
       unused.length = 0
       liveBuffers = liveBytes = mappedBytes = 0

@@ -34,7 +34,7 @@ export const normRopeKernels = (
     const source = c.float("x", x, rows * cols)
     const weight = c.maybeFloat("w", w, cols)
     const kept = c.float("rstd", rstd, rows)
-    const target = c.floatOut("dx", dx, rows * cols)
+    const target = c.maybeFloatOut("dx", dx, rows * cols)
     const weightOut = c.maybeFloatOut("dw", dw, cols)
     const weightTotal = new Float64Array(weightOut === undefined ? 0 : cols)
     for (let r = 0; r < rows; r++) {
@@ -51,7 +51,7 @@ export const normRopeKernels = (
         const d = gradient[at]!
         const value = inverse * (d * ((weight?.[col] ?? 1) + offset) - normal * projection)
         if (weightOut !== undefined) weightTotal[col]! += d * normal
-        target[at] = value + (accumulate ? target[at]! : 0)
+        if (target !== undefined) target[at] = value + (accumulate ? target[at]! : 0)
       }
     }
     if (weightOut !== undefined) for (let col = 0; col < cols; col++) weightOut[col]! += weightTotal[col]!
@@ -64,13 +64,13 @@ export const normRopeKernels = (
     c.require(ldx >= heads * headDim, "ldx", `must be at least ${heads * headDim}, not ${ldx}`)
     const half = rotary / 2
     const where = c.int("positions", positions, rows)
-    const tableRows = half === 0 ? 0 : Math.floor(Math.min(bytesOf(cos), bytesOf(sin)) / 4 / half)
+    const tableRows = half === 0 || rows === 0 ? 0 : Math.floor(Math.min(bytesOf(cos), bytesOf(sin)) / 4 / half)
     const cosines = c.float("cos", cos, tableRows * half)
     const sines = c.float("sin", sin, tableRows * half)
     const values = c.floatOut("x", x, extent(rows, heads * headDim, ldx))
     for (let r = 0; r < (half === 0 ? 0 : rows); r++) {
       const position = where[r]!
-      c.require(
+      c.data(
         position >= 0 && position < tableRows,
         "positions",
         `has ${position} at row ${r}, but the tables have ${tableRows} rows`,

@@ -21,7 +21,7 @@ describe("Philox4x32-10", () => {
 
   test("a seed beyond 32 bits fills both key words", () => {
     expect(seedWords(7 * 2 ** 32 + 9)).toEqual([9, 7])
-    expect(seedWords(-1)).toEqual([0xffffffff, 0xffffffff])
+    expect(seedWords(Number.MAX_SAFE_INTEGER)).toEqual([0xffffffff, 0x1fffff])
   })
 })
 

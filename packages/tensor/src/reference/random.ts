@@ -42,7 +42,7 @@ export function philox(
   return [c0, c1, c2, c3]
 }
 
-/** Low and high 32-bit word of an integer seed; negative seeds are taken modulo 2^64. */
+/** Low and high 32-bit word of an integer seed from 0 to 2^53 - 1. */
 export const seedWords = (seed: number): [number, number] => [seed >>> 0, Math.floor(seed / 0x100000000) >>> 0]
 
 /** Random words addressed by (seed, stream, step, element): element i is word i % 4 of block floor(i / 4). */
@@ -76,7 +76,7 @@ function f32Below(value: number): number {
 
 const checkStream = (c: Call, n: number, seed: number, stream: number): void => {
   c.whole("n", n)
-  c.whole("seed", seed, Number.MIN_SAFE_INTEGER)
+  c.whole("seed", seed)
   c.whole("stream", stream, 0, 0xffffffff)
 }
 
@@ -85,7 +85,7 @@ export const randomKernels = (define: Define): Pick<RequiredKernels, "dropout" |
   dropout: define("dropout", (c, out, x, p, n, seed, stream, step) => {
     checkStream(c, n, seed, stream)
     c.whole("step", step, 0, 0xffffffff)
-    c.require(p >= 0 && p < 1, "p", `must be in [0, 1), not ${p}`)
+    c.require(p >= 0 && p <= 1, "p", `must be in [0, 1], not ${p}`)
     const source = c.float("x", x, n)
     const target = c.floatOut("out", out, n)
     const word = philoxWords(seed, stream, step)

@@ -1,4 +1,4 @@
-import type { RequiredKernels } from "@sloth/core"
+import { NONE, type RequiredKernels } from "@sloth/core"
 
 import { bytesFor, weightFormat } from "../weight-format.ts"
 import type { Call, Define } from "./call.ts"
@@ -8,7 +8,7 @@ type Names = "dequantize" | "quantize" | "embedding" | "embeddingBackward" | "ga
 const checkIndex = (c: Call, argument: string, index: Int32Array, limit: number): void => {
   for (let i = 0; i < index.length; i++) {
     const value = index[i]!
-    c.require(value >= 0 && value < limit, argument, `has ${value} at position ${i}, which is not in 0..${limit - 1}`)
+    c.data(value >= 0 && value < limit, argument, `has ${value} at position ${i}, which is not in 0..${limit - 1}`)
   }
 }
 
@@ -74,7 +74,7 @@ export const rowKernels = (define: Define, bytesOf: (handle: number) => number):
     c.whole("cols", cols)
     const wanted = c.int("index", index, rows)
     // The call does not say how many rows x has; its size does.
-    const available = cols === 0 ? 0 : Math.floor(bytesOf(x) / 4 / cols)
+    const available = cols === 0 || x === NONE ? 0 : Math.floor(bytesOf(x) / 4 / cols)
     if (cols > 0) checkIndex(c, "index", wanted, available)
     const source = c.float("x", x, available * cols)
     const target = c.floatOut("out", out, rows * cols)
