@@ -1,0 +1,3 @@
+#define SLOTH_ISA avx2
+#define SLOTH_ISA_NAME "avx2"
+#include "isa.inc.h"

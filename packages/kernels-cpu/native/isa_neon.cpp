@@ -1,0 +1,3 @@
+#define SLOTH_ISA neon
+#define SLOTH_ISA_NAME "neon"
+#include "isa.inc.h"
