@@ -31,7 +31,7 @@ const root = join(import.meta.dirname, "..")
 const sources = (folder: string): string[] =>
   readdirSync(folder, { withFileTypes: true }).flatMap((e) => {
     const path = join(folder, e.name)
-    return e.isDirectory() ? sources(path) : /\.ts$/.test(e.name) ? [path] : []
+    return e.isDirectory() ? sources(path) : e.name.endsWith(".ts") ? [path] : []
   })
 
 /** Every module a file imports, by static import, re-export, dynamic import or type import. */
@@ -70,7 +70,7 @@ describe("the import direction of the house", () => {
       if (folder.startsWith("packages/")) expect(ORDER).toContain(folder.slice("packages/".length))
       const wrong = sources(join(root, folder, "src")).flatMap((path) => {
         const file = relative(root, path)
-        const isTest = /\.test\.ts$/.test(file) || file.includes("/testdata/")
+        const isTest = file.endsWith(".test.ts") || file.includes("/testdata/")
         return importsOf(path).flatMap((s) => {
           const why = wrongArrow(folder, file, s, isTest)
           return why === undefined ? [] : [`${file} ${why}: ${s}`]
