@@ -1,1 +1,10 @@
-export {}
+export * from "./config.ts"
+export * from "./config-names.ts"
+export * from "./objective.ts"
+export * from "./sft.ts"
+export * from "./micro-batch.ts"
+export * from "./schedule.ts"
+export * from "./optimizer.ts"
+export * from "./model-files.ts"
+export * from "./forward.ts"
+export * from "./step-runner.ts"

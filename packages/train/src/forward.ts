@@ -1,0 +1,102 @@
+import { packedContext, type CausalLM } from "@sloth/model"
+import {
+  gatherRows,
+  linearCrossEntropy,
+  linearLogprobs,
+  type ActivationPolicy,
+  type Tape,
+  type Tensor,
+} from "@sloth/tensor"
+import type { MicroBatch } from "./micro-batch.ts"
+
+/** How a pass over a micro-batch runs. */
+export interface PassOptions {
+  readonly policy?: ActivationPolicy
+  /** Random address of dropout; absent switches dropout off. */
+  readonly dropout?: { readonly seed: number; readonly step: number }
+  /** False runs the base model without its adapters. */
+  readonly adapters?: boolean
+}
+
+/** Hidden states of the scored rows `[scored, hidden]` with their targets i32 `[scored]`; called inside a scope. */
+const scoredHidden = (model: CausalLM, batch: MicroBatch, options: PassOptions): { h: Tensor; targets: Tensor } => {
+  const { engine } = model
+  const context = packedContext(engine, batch.layout, options)
+  const hidden = model.hidden(context, engine.from(batch.tokens)) // [tokens, hidden]
+  return { h: gatherRows(hidden, engine.from(batch.rows)), targets: engine.from(batch.targets) } // [scored, hidden]
+}
+
+/**
+ * Enqueues forward and backward passes of a cross-entropy: gradients of Σ coef · nll gather in the trainable tensors, and slot `slot` of `sums` (f64) becomes Σ nll,
+ * or Σ coef · nll when `weighted`. Nothing is waited for. coef f32 `[scored]`.
+ */
+export const crossEntropyPass = (
+  model: CausalLM,
+  batch: MicroBatch,
+  coef: Float32Array,
+  options: PassOptions,
+  sums: Tensor,
+  slot: number,
+  weighted: boolean,
+): void => {
+  const { engine } = model
+  const { kernels } = engine.backend
+  engine.scope(() => {
+    const coefficients = engine.from(coef)
+    const { result: nll, tape } = engine.record(() => {
+      const { h, targets } = scoredHidden(model, batch, options)
+      return linearCrossEntropy(h, model.head.weight.tensor, targets, coefficients, model.head) // [scored]
+    })
+    tape.backward([{ tensor: nll }])
+    if (weighted) kernels.mul(nll.handle, nll.handle, coefficients.handle, nll.size)
+    kernels.sum(sums.handle, slot, nll.handle, nll.size)
+  })
+}
+
+/** Enqueues a forward pass without gradients and puts Σ nll of the scored rows into slot `slot` of `sums` (f64). */
+export const lossPass = (model: CausalLM, batch: MicroBatch, sums: Tensor, slot: number): void => {
+  const { engine } = model
+  engine.scope(() =>
+    engine.noGrad(() => {
+      const { h, targets } = scoredHidden(model, batch, {})
+      const coef = engine.zeros([targets.size])
+      const nll = linearCrossEntropy(h, model.head.weight.tensor, targets, coef, model.head)
+      engine.backend.kernels.sum(sums.handle, slot, nll.handle, nll.size)
+    }),
+  )
+}
+
+/** Log-probs f32 `[scored]` without gradients; the caller disposes them. */
+export const logprobPass = (model: CausalLM, batch: MicroBatch, options: PassOptions = {}): Tensor => {
+  const { engine } = model
+  return engine.keep(
+    engine.scope(() =>
+      engine.noGrad(() => {
+        const { h, targets } = scoredHidden(model, batch, options)
+        return linearLogprobs(h, model.head.weight.tensor, targets, model.head).logprobs
+      }),
+    ),
+  )
+}
+
+/** Log-probs with the tape that leads back from them; the caller runs or disposes the tape and disposes the tensors. */
+export const recordedLogprobs = (
+  model: CausalLM,
+  batch: MicroBatch,
+  options: PassOptions & { readonly entropy?: boolean },
+): { logprobs: Tensor; entropy: Tensor | undefined; tape: Tape } => {
+  const { engine } = model
+  const { result, tape } = engine.scope(() => {
+    const recorded = engine.record(() => {
+      const { h, targets } = scoredHidden(model, batch, options)
+      const { logprobs, entropy } = linearLogprobs(h, model.head.weight.tensor, targets, {
+        ...model.head,
+        entropy: options.entropy ?? false,
+      })
+      return entropy === undefined ? [logprobs] : [logprobs, entropy]
+    })
+    for (const tensor of recorded.result) engine.keep(tensor)
+    return recorded
+  })
+  return { logprobs: result[0]!, entropy: result[1], tape }
+}

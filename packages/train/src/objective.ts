@@ -1,0 +1,106 @@
+import type { Awaitable, ConfigSchema, ProvidedObjective } from "@sloth/core"
+
+/** A run of tokens of a unit; `parent` is the index of the segment that it continues. */
+export interface UnitSegment {
+  readonly length: number
+  readonly parent: number | null
+}
+
+/**
+ * What the trainer never takes apart: one text, or a small forest of texts that share beginnings (a preference pair and its prompt). Scored positions are pairs of a
+ * row and the token it has to predict, so that two continuations can be predicted from one last row of their prompt.
+ */
+export interface TrainingUnit {
+  /** Token ids of all segments one after the other, int32 `[rows]`; only what the scored positions need. */
+  readonly tokens: Int32Array
+  /** In row order, parents before children; the lengths add up to `tokens.length`. */
+  readonly segments: readonly UnitSegment[]
+  /** Rows whose hidden state predicts a target, int32 `[scored]`, ascending. */
+  readonly scoredRows: Int32Array
+  /** Token that each scored row has to predict, int32 `[scored]`. */
+  readonly targets: Int32Array
+  /** Tokens of the source row or rows, for counts; at least `tokens.length`. */
+  readonly sourceTokens: number
+  /** Row of the data set it came from, from 0. */
+  readonly row: number
+}
+
+/**
+ * A loss Σ weight · (-log p) / normaliser whose weights are known before the forward pass: loss and gradient come from one fused kernel, in one pass.
+ */
+export interface CrossEntropyLoss<Unit extends TrainingUnit = TrainingUnit> {
+  readonly kind: "cross-entropy"
+  /** Weight of each scored position, f32 `[scored]`; 1 when absent. */
+  readonly weights?: (unit: Unit) => Float32Array
+  /** What the unit adds to the denominator of its optimizer step; its scored positions when absent. */
+  readonly size?: (unit: Unit) => number
+}
+
+/** Log-probabilities of the scored positions of one micro-batch. */
+export interface LogprobBatch<Unit extends TrainingUnit = TrainingUnit> {
+  readonly units: readonly Unit[]
+  /** First position of each unit in the arrays below, and their length at the end: `[units + 1]`. */
+  readonly starts: readonly number[]
+  /** log p of every target under the model that is trained, f32 `[positions]`, nats. */
+  readonly logprobs: Float32Array
+  /** The same under the base model, adapters off; present when the objective asks for it. */
+  readonly reference: Float32Array | undefined
+  /** Entropy of the distribution at every position, nats; present when the objective asks for it. */
+  readonly entropy: Float32Array | undefined
+  /** Sum of `size` over all units of the optimizer step, whatever micro-batch they are in. */
+  readonly normaliser: number
+  /** Optimizer step, from 1. */
+  readonly step: number
+}
+
+/** What a log-prob loss makes of a micro-batch. The parts of a step are added up, so everything is already divided by the normaliser. */
+export interface LogprobResult {
+  readonly loss: number
+  /** d loss / d logprobs, `[positions]`. */
+  readonly dlogp: Float32Array | Float64Array
+  /** Figures for the step's event; parts are added up like the loss. */
+  readonly metrics?: Readonly<Record<string, number>>
+}
+
+/**
+ * A loss that is any function of log-probabilities: a forward pass, then plain TypeScript (use doubles), then the backward pass with the gradient it gives.
+ * Preference losses and policy gradients have this form.
+ */
+export interface LogprobLoss<Unit extends TrainingUnit = TrainingUnit> {
+  readonly kind: "logprobs"
+  /** Wants log-probs of the base model too; needs an adapter, because full fine-tuning changes the base. */
+  readonly reference?: boolean
+  /** Wants entropies. */
+  readonly entropy?: boolean
+  /** What the unit adds to the normaliser; its scored positions when absent. */
+  readonly size?: (unit: Unit) => number
+  compute(batch: LogprobBatch<Unit>): LogprobResult
+}
+
+/** Either form of a loss. */
+export type ObjectiveLoss<Unit extends TrainingUnit = TrainingUnit> = CrossEntropyLoss<Unit> | LogprobLoss<Unit>
+
+/** What an objective may use while it prepares rows. */
+export interface PrepareContext {
+  /** Its own settings, decoded by `config`; undefined when it has none. */
+  readonly settings: unknown
+  readonly signal: AbortSignal | undefined
+}
+
+/**
+ * A training method: how rows become units, and the loss of a micro-batch of them. The trainer knows no algorithm. Losses must be sums over units divided by
+ * the normaliser of the whole optimizer step, which makes every split into micro-batches give the same gradient.
+ */
+export interface Objective<Row = never, Unit extends TrainingUnit = TrainingUnit> extends ProvidedObjective {
+  /** What `method` takes: "sft". */
+  readonly name: string
+  readonly config?: ConfigSchema
+  /** Rows to units, in order. Rows with nothing to learn are left out. Method syntax on purpose: objectives of any row fit a list of objectives. */
+  prepare(rows: readonly Row[], context: PrepareContext): Awaitable<readonly Unit[]>
+  /** The loss for these settings. */
+  loss(settings: unknown): ObjectiveLoss<Unit>
+}
+
+/** What a unit adds to the normaliser of its step. */
+export const unitSize = <Unit extends TrainingUnit>(loss: ObjectiveLoss<Unit>, unit: Unit): number =>
+  loss.size === undefined ? unit.targets.length : loss.size(unit)

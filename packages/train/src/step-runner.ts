@@ -1,0 +1,230 @@
+import { SlothError } from "@sloth/core"
+import type { CausalLM } from "@sloth/model"
+import type { ActivationPolicy, Tensor } from "@sloth/tensor"
+import { crossEntropyPass, logprobPass, recordedLogprobs } from "./forward.ts"
+import { buildMicroBatch, splitUnits, type MicroBatch, type SplitOptions } from "./micro-batch.ts"
+import { unitSize, type LogprobLoss, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
+import { clipFactor, type AdamW } from "./optimizer.ts"
+import { yieldToLoop } from "./internal/yield.ts"
+
+/** How optimizer steps run. */
+export interface StepOptions<Unit extends TrainingUnit = TrainingUnit> extends SplitOptions {
+  readonly loss: ObjectiveLoss<Unit>
+  readonly policy: ActivationPolicy
+  /** Seed of dropout. */
+  readonly seed: number
+  /** 0 switches clipping off. */
+  readonly maxGradNorm: number
+}
+
+/** What one optimizer step did. */
+export interface StepResult {
+  /** Mean over the step: for SFT nats per scored token. */
+  readonly loss: number
+  /** Global L2 norm before clipping. */
+  readonly gradNorm: number
+  /** Tokens of the rows, unscored ones included. */
+  readonly tokens: number
+  readonly scoredTokens: number
+  readonly microBatches: number
+  readonly metrics: Readonly<Record<string, number>>
+}
+
+/**
+ * Runs optimizer steps on a model: micro-batches, clipping, update. The trainer drives it with rows of a data set; an algorithm that makes its own data between
+ * steps can drive it directly.
+ */
+export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
+  readonly #model: CausalLM
+  readonly #optimizer: AdamW
+  readonly #options: StepOptions<Unit>
+
+  constructor(model: CausalLM, optimizer: AdamW, options: StepOptions<Unit>) {
+    this.#model = model
+    this.#optimizer = optimizer
+    this.#options = options
+    if (
+      options.loss.kind === "logprobs" &&
+      options.loss.reference === true &&
+      model.trainables().some((t) => t.group === "weights")
+    )
+      throw new SlothError("SLOTH_TRAIN_REFERENCE", {
+        what: "This objective compares with the base model, but the base model's own weights are trained.",
+        next: "Train an adapter without modulesToSave, and without full.",
+      })
+  }
+
+  /**
+   * One optimizer step (from 1) over `units`; `factor` is the schedule's. Only one read waits for the device, before the update: the loss of every micro-batch and the
+   * gradient norms come in one piece. Errors: SLOTH_TRAIN_NAN, naming the first bad tensor; the parameters are then as before the step.
+   */
+  async run(step: number, units: readonly Unit[], factor: number): Promise<StepResult> {
+    const { loss, seed, maxGradNorm } = this.#options
+    const { engine } = this.#model
+    const { kernels } = engine.backend
+    const batches = splitUnits(units, this.#options).map((indices) => buildMicroBatch(indices.map((i) => units[i]!)))
+    const normaliser = units.reduce((n, u) => n + unitSize(loss, u), 0)
+    const parameters = this.#optimizer.parameters
+    const sums = engine.keep(engine.zeros([batches.length + parameters.length], "f64"))
+    const metrics: Record<string, number> = {}
+    const hostLosses: (number | undefined)[] = []
+    try {
+      for (const [i, batch] of batches.entries()) {
+        // The high word of the seed separates micro-batches from each other and from the draws of first weights.
+        const dropout = { seed: (seed % 2 ** 32) + (i + 1) * 2 ** 32, step }
+        if (loss.kind === "cross-entropy") {
+          const weighted = loss.weights !== undefined
+          const coef = new Float32Array(batch.targets.length).fill(1 / normaliser)
+          if (loss.weights !== undefined)
+            for (const [u, unit] of batch.units.entries()) {
+              const weights = loss.weights(unit)
+              for (let k = 0; k < weights.length; k++) coef[batch.starts[u]! + k] = weights[k]! / normaliser
+            }
+          crossEntropyPass(this.#model, batch, coef, { policy: this.#options.policy, dropout }, sums, i, weighted)
+        } else {
+          const result = await this.#logprobStep(loss, batch, normaliser, step, dropout)
+          hostLosses[i] = result.loss
+          for (const [name, value] of Object.entries(result.metrics ?? {})) metrics[name] = (metrics[name] ?? 0) + value
+        }
+        // Enqueueing takes a few milliseconds: timers, signals and the terminal get their turn in between.
+        if (i + 1 < batches.length) await yieldToLoop()
+      }
+      for (const [i, { tensor }] of parameters.entries()) {
+        const g = tensor.grad
+        if (g !== undefined) kernels.sumSquares(sums.handle, batches.length + i, g.handle, g.size)
+      }
+      const read = (await sums.read()) as Float64Array
+      let total = 0
+      for (let i = 0; i < batches.length; i++)
+        total +=
+          hostLosses[i] ??
+          (loss.kind === "cross-entropy" && loss.weights === undefined ? read[i]! / normaliser : read[i]!)
+      let squares = 0
+      for (let i = batches.length; i < read.length; i++) squares += read[i]!
+      const gradNorm = Math.sqrt(squares)
+      if (!Number.isFinite(total) || !Number.isFinite(gradNorm))
+        throw await this.#diagnose(step, batches, read, hostLosses)
+      this.#optimizer.step(step, factor, clipFactor(gradNorm, maxGradNorm))
+      return {
+        loss: total,
+        gradNorm,
+        tokens: units.reduce((n, u) => n + u.sourceTokens, 0),
+        scoredTokens: units.reduce((n, u) => n + u.targets.length, 0),
+        microBatches: batches.length,
+        metrics,
+      }
+    } catch (error) {
+      this.#model.clearGradients()
+      throw error
+    } finally {
+      sums.dispose()
+    }
+  }
+
+  async #logprobStep(
+    loss: LogprobLoss<Unit>,
+    batch: MicroBatch<Unit>,
+    normaliser: number,
+    step: number,
+    dropout: { seed: number; step: number },
+  ) {
+    const { engine } = this.#model
+    const { policy } = this.#options
+    let reference: Float32Array | undefined
+    if (loss.reference === true) {
+      const base = logprobPass(this.#model, batch, { adapters: false })
+      try {
+        reference = await base.readFloats()
+      } finally {
+        base.dispose()
+      }
+    }
+    const { logprobs, entropy, tape } = recordedLogprobs(this.#model, batch, {
+      policy,
+      dropout,
+      entropy: loss.entropy ?? false,
+    })
+    try {
+      const [values, entropies] = await Promise.all([logprobs.readFloats(), entropy?.readFloats()])
+      const result = loss.compute({
+        units: batch.units,
+        starts: batch.starts,
+        logprobs: values,
+        reference,
+        entropy: entropies,
+        normaliser,
+        step,
+      })
+      if (result.dlogp.length !== values.length)
+        throw new SlothError("SLOTH_OBJECTIVE_GRADIENT", {
+          what: `The objective gave ${result.dlogp.length} gradients for ${values.length} log-probs.`,
+          next: "compute must return one number a scored position.",
+          fields: { gradients: result.dlogp.length, positions: values.length },
+        })
+      engine.scope(() => tape.backward([{ tensor: logprobs, gradient: engine.from(Float32Array.from(result.dlogp)) }]))
+      return result
+    } finally {
+      tape.dispose()
+      logprobs.dispose()
+      entropy?.dispose()
+    }
+  }
+
+  /** Finds what went bad first: a parameter, then the loss, then a gradient. */
+  async #diagnose(
+    step: number,
+    batches: readonly MicroBatch<Unit>[],
+    read: Float64Array,
+    hostLosses: readonly (number | undefined)[],
+  ): Promise<SlothError> {
+    const { parameters } = this.#optimizer
+    const bad = await firstNonFinite(this.#model, parameters)
+    const failed = (tensor: string, why: string, next: string, fields: Record<string, unknown> = {}): SlothError =>
+      new SlothError("SLOTH_TRAIN_NAN", {
+        what: `Step ${step} met a number that is not finite, first in the ${tensor}.`,
+        why,
+        next,
+        fields: { step, tensor, ...fields },
+      })
+    if (bad !== undefined)
+      return failed(
+        `parameter ${bad}`,
+        "An update before this step made it so.",
+        "Lower learningRate, or raise epsilon.",
+      )
+    const loss = batches.findIndex((_, i) => !Number.isFinite(hostLosses[i] ?? read[i]!))
+    if (loss >= 0) {
+      const rows = [...new Set(batches[loss]!.units.map((u) => u.row))]
+      return failed(
+        "loss",
+        `It came up in the micro-batch with rows ${rows.slice(0, 8).join(", ")}${rows.length > 8 ? ", ..." : ""}; all trainable parameters are finite.`,
+        "Look at these rows, and check that the model's weights are sound.",
+        { rows },
+      )
+    }
+    const gradient = parameters.find((_, i) => !Number.isFinite(read[batches.length + i]!))
+    return failed(
+      gradient === undefined ? "gradient norm" : `gradient of ${gradient.name}`,
+      "The loss and all trainable parameters are finite.",
+      "Lower learningRate, or look at the rows of this step.",
+      { rows: [...new Set(batches.flatMap((b) => b.units.map((u) => u.row)))] },
+    )
+  }
+}
+
+/** Name of the first tensor that holds a NaN or an infinity. */
+export const firstNonFinite = async (
+  model: CausalLM,
+  tensors: readonly { readonly name: string; readonly tensor: Tensor }[],
+): Promise<string | undefined> => {
+  const { engine } = model
+  const counts = engine.keep(engine.empty([Math.max(1, tensors.length)], "i32"))
+  try {
+    for (const [i, { tensor }] of tensors.entries())
+      engine.backend.kernels.countNonFinite(counts.handle, i, tensor.handle, tensor.size)
+    const read = (await counts.read()) as Int32Array
+    return tensors.find((_, i) => read[i]! > 0)?.name
+  } finally {
+    counts.dispose()
+  }
+}
