@@ -441,7 +441,7 @@ struct Call {
   int64_t count(size_t i, const char* where, const char* name, double otherwise = NAN) const {
     const double d = number(i, otherwise);
     if (d >= 0 && d <= 9007199254740991.0 && d == floor(d)) return static_cast<int64_t>(d);
-    throw_error(b, "SLOTH_MEMORY_ARGUMENT", std::string(where) + ": " + name + " must be a non-negative integer.", {field("operation", where), field("argument", name)});
+    throw_error(b, "SLOTH_KERNEL_ARGUMENT", std::string(where) + ": " + name + " must be a non-negative integer.", {field("operation", where), field("argument", name)});
     return -1;
   }
 };
@@ -464,7 +464,7 @@ napi_value throw_status(Backend* b, MemoryStatus status, const char* where, doub
       throw_freed(b, where, "the handle", handle);
       break;
     default:
-      throw_error(b, "SLOTH_MEMORY_RANGE", std::string(where) + ": the range lies outside the buffer.", {field("operation", where), field("bytes", static_cast<double>(bytes))});
+      throw_error(b, "SLOTH_KERNEL_ARGUMENT", std::string(where) + ": the range lies outside the buffer.", {field("operation", where), field("bytes", static_cast<double>(bytes))});
   }
   return nullptr;
 }
@@ -536,12 +536,12 @@ napi_value memory_write(napi_env env, napi_callback_info info) {
   size_t length = 0;
   napi_typedarray_type type;
   if (call.argc < 2 || napi_get_typedarray_info(env, call.values[1], &type, &length, &data, nullptr, nullptr) != napi_ok || type != napi_uint8_array) {
-    throw_error(b, "SLOTH_MEMORY_ARGUMENT", "write: data must be a view on an ArrayBuffer.", {field("operation", "write"), field("argument", "data")});
+    throw_error(b, "SLOTH_KERNEL_ARGUMENT", "write: data must be a view on an ArrayBuffer.", {field("operation", "write"), field("argument", "data")});
     return nullptr;
   }
   const int64_t bytes = static_cast<int64_t>(length);
   if (buffer->readOnly) {
-    throw_error(b, "SLOTH_MEMORY_ARGUMENT", "write: the buffer is a file mapping, which is read-only.", {field("operation", "write"), field("argument", "handle")});
+    throw_error(b, "SLOTH_KERNEL_ARGUMENT", "write: the buffer is a file mapping, which is read-only.", {field("operation", "write"), field("argument", "handle")});
     return nullptr;
   }
   if (offset > buffer->bytes || bytes > buffer->bytes - offset) return throw_status(b, MemoryStatus::Range, "write", handle, bytes);
@@ -589,7 +589,7 @@ napi_value memory_map_file(napi_env env, napi_callback_info info) {
   if (closed(b)) return nullptr;
   size_t length = 0;
   if (call.argc < 1 || napi_get_value_string_utf8(env, call.values[0], nullptr, 0, &length) != napi_ok) {
-    throw_error(b, "SLOTH_MEMORY_ARGUMENT", "mapFile: path must be a string.", {field("operation", "mapFile"), field("argument", "path")});
+    throw_error(b, "SLOTH_KERNEL_ARGUMENT", "mapFile: path must be a string.", {field("operation", "mapFile"), field("argument", "path")});
     return nullptr;
   }
   std::string path(length, '\0');

@@ -371,14 +371,6 @@ struct Check {
     c.f32(7, c.n(3), c.n(8));                                                                                                                          \
     c.positive(4);                                                                                                                                     \
     c.atMost(4, INT32_MAX, "must fit 32 bits");                                                                                                        \
-  })                                                                                                                                                   \
-  SPEC(addRmsNorm, "y,sum,rstd,a,b,w,rows,cols,eps,offset", {                                                                                          \
-    c.f32(0, c.n(6), c.n(7));                                                                                                                          \
-    c.f32(1, c.n(6), c.n(7));                                                                                                                          \
-    c.optionalF32(2, c.n(6));                                                                                                                          \
-    c.f32(3, c.n(6), c.n(7));                                                                                                                          \
-    c.f32(4, c.n(6), c.n(7));                                                                                                                          \
-    c.optionalF32(5, c.n(7));                                                                                                                          \
   })
 
 }  // namespace sloth

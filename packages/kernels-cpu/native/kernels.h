@@ -110,9 +110,6 @@ struct KernelTable {
                  double logitScale);
   void (*sample)(Pool*, int32_t* ids, float* logp, const float* logits, int64_t rows, int64_t vocab, const float* params, const int32_t* rng,
                  const int32_t* history, int64_t maxHistory);
-
-  void (*addRmsNorm)(Pool*, float* y, float* sum, float* rstd, const float* a, const float* b, const float* w, int64_t rows, int64_t cols, double eps,
-                     double offset);
 };
 
 }  // namespace sloth

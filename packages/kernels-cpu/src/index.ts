@@ -1,1 +1,3 @@
-export {}
+export * from "./backend.ts"
+export * from "./cpu-info.ts"
+export * from "./plugin.ts"

@@ -1,0 +1,102 @@
+import { SlothError, type Backend, type BackendOptions, type Memory } from "@sloth/core"
+
+import { cpuInfo } from "./cpu-info.ts"
+import { loadAddon } from "./internal/loader.ts"
+import type { ErrorFactory, NativeMemory } from "./internal/native.ts"
+
+/** Advice that goes with the codes of native errors. */
+const NEXT: Readonly<Record<string, string>> = {
+  SLOTH_MEMORY_BUDGET: "Raise the memory budget, or use fewer tokens in a micro-batch.",
+  SLOTH_MEMORY_EXHAUSTED: "Use a smaller model, fewer tokens in a micro-batch, or a machine with more memory.",
+  SLOTH_BACKEND_CLOSED: "Open a new backend.",
+}
+
+const toError: ErrorFactory = (code, message, fields) =>
+  new SlothError(code as `SLOTH_${string}`, { what: message, next: NEXT[code], fields })
+
+const badOption = (option: string, value: unknown, known: string): SlothError =>
+  new SlothError("SLOTH_BACKEND_OPTION", {
+    what: `The CPU backend has no ${option} ${JSON.stringify(value)}.`,
+    next: `Use ${known}.`,
+    fields: { option, value },
+  })
+
+/** The largest number of threads that is a plausible wish. */
+const MAX_THREADS = 1024
+
+function chooseIsa(isa: string | undefined, isas: readonly string[]): string {
+  const wanted = isa ?? (process.env["SLOTH_CPU_ISA"] || undefined)
+  if (wanted === undefined) return isas[0]!
+  if (!isas.includes(wanted))
+    throw badOption("instruction set", wanted, `one that this machine has: ${isas.join(", ")}`)
+  return wanted
+}
+
+function memoryOf(native: NativeMemory): Memory {
+  return {
+    alloc: native.alloc,
+    view: native.view,
+    free: native.free,
+    bytes: native.bytes,
+    write(handle, data, byteOffset = 0) {
+      const bytes = data instanceof Uint8Array ? data : new Uint8Array(data.buffer, data.byteOffset, data.byteLength)
+      native.write(handle, bytes, byteOffset)
+    },
+    read: native.read,
+    mapFile: native.mapFile,
+    stats: native.stats,
+    resetPeak: native.resetPeak,
+    trim: native.trim,
+    setBudget: native.setBudget,
+  }
+}
+
+/**
+ * Opens the native CPU backend: an in-order queue on threads of its own, so that the event loop stays free.
+ *
+ * `threads` counts all threads that compute (default: what the system allows the process); `isa` or the environment variable SLOTH_CPU_ISA forces an
+ * instruction set ("avx512", "avx2", "x86-64", "neon"). Without a `memoryBudget` the budget is the memory that the process may use. With
+ * SLOTH_DEBUG_MEMORY=1 freed buffers are filled with NaN in queue order. An index out of range inside a buffer is found when the kernel runs: the next
+ * `read` or `synchronize` rejects with SLOTH_KERNEL_DATA. Disposing drops work that has not begun, rejects pending reads with SLOTH_BACKEND_CLOSED and
+ * joins the threads.
+ *
+ * Errors: SLOTH_NATIVE_UNAVAILABLE, SLOTH_BACKEND_OPTION, SLOTH_BACKEND_THREADS.
+ */
+export async function createCpuBackend(options: BackendOptions = {}): Promise<Backend> {
+  const { addon } = loadAddon()
+  const info = cpuInfo()
+  const isa = chooseIsa(options.isa, info.isas)
+  const threads = options.threads ?? info.threads
+  const precision = options.precision ?? "f32"
+  const budget = options.memoryBudget ?? 0
+  if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
+    throw badOption("number of threads", threads, `a whole number from 1 to ${MAX_THREADS}`)
+  }
+  if (precision !== "f32") throw badOption("precision", precision, "f32")
+  if (!Number.isSafeInteger(budget) || budget < 0) throw badOption("memory budget", budget, "a whole number of bytes")
+  const poison = process.env["SLOTH_DEBUG_MEMORY"] === "1"
+  const native = addon.create(isa, threads, budget === 0 ? info.memoryBytes : budget, poison, toError)
+  if (native === undefined) {
+    throw new SlothError("SLOTH_BACKEND_THREADS", {
+      what: "The system starts no more threads for the CPU backend.",
+      next: "Raise the limit of processes (ulimit -u), or set fewer threads.",
+      fields: { threads },
+    })
+  }
+  return {
+    name: "cpu",
+    device: {
+      kind: "cpu",
+      description: info.description,
+      isa,
+      isas: info.isas,
+      threads: native.threads,
+      memoryBytes: info.memoryBytes,
+      precisions: ["f32"],
+    },
+    memory: memoryOf(native.memory),
+    kernels: native.kernels,
+    synchronize: native.synchronize,
+    [Symbol.dispose]: () => native.close(),
+  }
+}

@@ -1,0 +1,42 @@
+import type { RequiredKernels } from "@sloth/core"
+
+/** The memory functions of an open native backend. */
+export interface NativeMemory {
+  alloc(bytes: number): number
+  view(parent: number, byteOffset: number, bytes: number): number
+  free(handle: number): void
+  bytes(handle: number): number
+  write(handle: number, data: Uint8Array, byteOffset: number): void
+  read(handle: number, byteOffset?: number, bytes?: number): Promise<Uint8Array>
+  mapFile(path: string, offset: number, bytes: number): number
+  stats(): { liveBuffers: number; liveBytes: number; peakBytes: number; cachedBytes: number; mappedBytes: number }
+  resetPeak(): void
+  trim(): void
+  setBudget(bytes: number): void
+}
+
+/** What the addon's `create` returns. */
+export interface NativeBackend {
+  readonly kernels: RequiredKernels
+  readonly memory: NativeMemory
+  readonly threads: number
+  synchronize(): Promise<void>
+  close(): void
+}
+
+/** Makes the error that the addon throws or rejects with. */
+export type ErrorFactory = (code: string, message: string, fields: Record<string, unknown>) => Error
+
+/** The addon. */
+export interface NativeAddon {
+  /** Instruction sets of this machine that were built in, best first. */
+  isas(): string[]
+  /** Undefined when the system starts no more threads. */
+  create(
+    isa: string,
+    threads: number,
+    budget: number,
+    poison: boolean,
+    errorFactory: ErrorFactory,
+  ): NativeBackend | undefined
+}
