@@ -1,16 +1,35 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { spawnSync } from "node:child_process"
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
 const root = join(import.meta.dirname, "..")
 const packages = ["packages", "plugins"].flatMap((d) => readdirSync(join(root, d)).map((n) => join(root, d, n)))
 const manifest = (folder: string) =>
-  JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as { name: string; exports: Record<string, unknown>; bin?: Record<string, string>; dependencies?: Record<string, string> }
+  JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as {
+    name: string
+    exports: Record<string, unknown>
+    bin?: Record<string, string>
+    dependencies?: Record<string, string>
+  }
 
 const run = (command: string, args: readonly string[], cwd: string) => {
-  const r = spawnSync(command, args, { cwd, encoding: "utf8", env: { ...process.env, NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" } })
+  const r = spawnSync(command, args, {
+    cwd,
+    encoding: "utf8",
+    env: { ...process.env, NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" },
+  })
   return { code: r.status, output: `${r.stdout}${r.stderr}` }
 }
 
@@ -24,7 +43,8 @@ beforeAll(() => {
   writeFileSync(join(project, "package.json"), JSON.stringify({ name: "outside", private: true, type: "module" }))
   mkdirSync(join(project, "node_modules/@sloth"), { recursive: true })
   for (const name of readdirSync(join(root, "node_modules")))
-    if (name !== "@sloth" && name !== ".bin" && name !== ".cache") symlinkSync(join(root, "node_modules", name), join(project, "node_modules", name))
+    if (name !== "@sloth" && name !== ".bin" && name !== ".cache")
+      symlinkSync(join(root, "node_modules", name), join(project, "node_modules", name))
   for (const folder of packages) {
     const out = mkdtempSync(join(tmpdir(), "sloth-tgz-"))
     const packed = run(process.execPath, ["pm", "pack", "--destination", out, "--ignore-scripts"], folder)
@@ -47,8 +67,14 @@ describe("packed packages", () => {
       const text = readFileSync(join(target, "package.json"), "utf8")
       expect(text).not.toMatch(/workspace:|catalog:|file:|link:/)
       for (const entry of Object.values(exports))
-        if (entry !== null && typeof entry === "object") for (const path of Object.values(entry as Record<string, string>)) expect(existsSync(join(target, path)), path).toBe(true)
-      expect(readdirSync(target, { recursive: true }).filter((f) => String(f).endsWith(".test.ts") || String(f).endsWith(".test.js"))).toEqual([])
+        if (entry !== null && typeof entry === "object")
+          for (const path of Object.values(entry as Record<string, string>))
+            expect(existsSync(join(target, path)), path).toBe(true)
+      expect(
+        readdirSync(target, { recursive: true }).filter(
+          (f) => String(f).endsWith(".test.ts") || String(f).endsWith(".test.js"),
+        ),
+      ).toEqual([])
     })
   }
 

@@ -1,12 +1,21 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import type { CausalLM, ModelFiles } from "@sloth/model"
 import { Engine } from "@sloth/tensor"
-import { attachGoldenLora, gradientDifference, greedyAgreement, logprobDifference, openSmollm2, SMOLLM2_ABSENT, smollm2Path } from "./support/smollm2.ts"
+import {
+  attachGoldenLora,
+  gradientDifference,
+  greedyAgreement,
+  logprobDifference,
+  openSmollm2,
+  SMOLLM2_ABSENT,
+  smollm2Path,
+} from "./support/smollm2.ts"
 import { cpuBackend } from "./support/cpu.ts"
 
 const backend = smollm2Path === undefined ? undefined : await cpuBackend()
 if (smollm2Path === undefined) console.log(`(skip) ${SMOLLM2_ABSENT}`)
-else if (backend === undefined) console.log("(skip) the native CPU backend is not available; the reference backend is too slow for 135 M parameters")
+else if (backend === undefined)
+  console.log("(skip) the native CPU backend is not available; the reference backend is too slow for 135 M parameters")
 
 describe.skipIf(backend === undefined)("SmolLM2-135M-Instruct Q4_1 against transformers and PEFT", () => {
   let engine: Engine
@@ -42,7 +51,12 @@ describe.skipIf(backend === undefined)("SmolLM2-135M-Instruct Q4_1 against trans
   test("gradient of every LoRA tensor, packed, split and recomputed", async () => {
     using lora = files.build(engine)
     attachGoldenLora(lora, 0.02)
-    for (const options of [{}, { perPass: 1 }, { policy: "recompute" as const, perPass: 2 }, { policy: "checkpoint" as const }]) {
+    for (const options of [
+      {},
+      { perPass: 1 },
+      { policy: "recompute" as const, perPass: 2 },
+      { policy: "checkpoint" as const },
+    ]) {
       const d = await gradientDifference(lora, options)
       expect(d.tensors).toBe(420)
       expect(d.loss).toBeLessThan(1e-4)

@@ -3,17 +3,27 @@ import { join } from "node:path"
 import { attachLora, openModelFiles, packedContext, type CausalLM, type ModelFiles, type Tokenizer } from "@sloth/model"
 import { Generator } from "@sloth/infer"
 import { llamaFamily } from "@sloth/model-llama"
-import { gatherRows, linearCrossEntropy, linearLogprobs, SequenceLayout, type ActivationPolicy, type Engine, type Tensor } from "@sloth/tensor"
+import {
+  gatherRows,
+  linearCrossEntropy,
+  linearLogprobs,
+  SequenceLayout,
+  type ActivationPolicy,
+  type Engine,
+  type Tensor,
+} from "@sloth/tensor"
 import { floatsOf, goldenDir, goldenJson, relativeError } from "./golden.ts"
 import type { Row } from "./tiny.ts"
 
 /** The test model, if it is there. */
-export const smollm2Path = [process.env["SLOTH_TEST_MODEL_GGUF"], join(import.meta.dirname, "../../.cache/models/SmolLM2-135M-Instruct.Q4_1.gguf")].find(
-  (p): p is string => p !== undefined && existsSync(p),
-)
+export const smollm2Path = [
+  process.env["SLOTH_TEST_MODEL_GGUF"],
+  join(import.meta.dirname, "../../.cache/models/SmolLM2-135M-Instruct.Q4_1.gguf"),
+].find((p): p is string => p !== undefined && existsSync(p))
 
 /** Why tests that need it are skipped. */
-export const SMOLLM2_ABSENT = "SmolLM2-135M-Instruct.Q4_1.gguf is absent (.ci/run brings it; or set SLOTH_TEST_MODEL_GGUF)"
+export const SMOLLM2_ABSENT =
+  "SmolLM2-135M-Instruct.Q4_1.gguf is absent (.ci/run brings it; or set SLOTH_TEST_MODEL_GGUF)"
 
 export const openSmollm2 = (): Promise<ModelFiles> => openModelFiles(smollm2Path!, [llamaFamily])
 
@@ -35,7 +45,8 @@ export const logprobsOf = async (model: CausalLM, tokens: readonly number[]): Pr
     engine.scope(() => {
       const ctx = packedContext(engine, SequenceLayout.fromLengths([tokens.length - 1]))
       const hidden = model.hidden(ctx, engine.from(Int32Array.from(tokens.slice(0, -1))))
-      return linearLogprobs(hidden, model.head.weight.tensor, engine.from(Int32Array.from(tokens.slice(1))), model.head).logprobs
+      return linearLogprobs(hidden, model.head.weight.tensor, engine.from(Int32Array.from(tokens.slice(1))), model.head)
+        .logprobs
     }),
   )
   const out = (await lp.readFloats()).slice()
@@ -55,8 +66,15 @@ export const logprobDifference = async (model: CausalLM, texts = 10): Promise<nu
 }
 
 /** How many of the golden prompts continue with exactly the golden 64 tokens. */
-export const greedyAgreement = async (model: CausalLM, tokenizer: Tokenizer, prompts = 10): Promise<{ equal: number; of: number }> => {
-  const golden = goldenJson<{ prompts: { tokens: number[]; greedy: number[] }[] }>("smollm2", "greedy.json").prompts.slice(0, prompts)
+export const greedyAgreement = async (
+  model: CausalLM,
+  tokenizer: Tokenizer,
+  prompts = 10,
+): Promise<{ equal: number; of: number }> => {
+  const golden = goldenJson<{ prompts: { tokens: number[]; greedy: number[] }[] }>(
+    "smollm2",
+    "greedy.json",
+  ).prompts.slice(0, prompts)
   using generator = new Generator(model, tokenizer)
   let equal = 0
   for (const { tokens, greedy } of golden) {
@@ -68,13 +86,27 @@ export const greedyAgreement = async (model: CausalLM, tokenizer: Tokenizer, pro
 
 /** Attaches the golden LoRA. */
 export const attachGoldenLora = (model: CausalLM, bScale: number): void => {
-  attachLora(model, { rank: 16, alpha: 32, dropout: 0, targets: "all-linear", rankStabilized: false, modulesToSave: [] }, 0)
+  attachLora(
+    model,
+    { rank: 16, alpha: 32, dropout: 0, targets: "all-linear", rankStabilized: false, modulesToSave: [] },
+    0,
+  )
   for (const { name, tensor } of model.trainables())
-    tensor.write(name.endsWith("lora_A.weight") ? fill(name, tensor.size, 1 / Math.sqrt(tensor.shape[1]!)) : bScale === 0 ? new Float32Array(tensor.size) : fill(name, tensor.size, bScale))
+    tensor.write(
+      name.endsWith("lora_A.weight")
+        ? fill(name, tensor.size, 1 / Math.sqrt(tensor.shape[1]!))
+        : bScale === 0
+          ? new Float32Array(tensor.size)
+          : fill(name, tensor.size, bScale),
+    )
 }
 
 /** Token-mean loss of rows and its gradients, in micro-batches of `perPass` rows. */
-export const passes = async (model: CausalLM, rows: readonly Row[], options: { policy?: ActivationPolicy; perPass?: number } = {}): Promise<number> => {
+export const passes = async (
+  model: CausalLM,
+  rows: readonly Row[],
+  options: { policy?: ActivationPolicy; perPass?: number } = {},
+): Promise<number> => {
   const { engine } = model
   const scored = rows.reduce((n, r) => n + r.mask.slice(1).reduce((a, b) => a + b, 0), 0)
   const per = options.perPass ?? rows.length
@@ -95,7 +127,10 @@ export const passes = async (model: CausalLM, rows: readonly Row[], options: { p
     const nll: Tensor = engine.scope(() => {
       const layout = SequenceLayout.fromLengths(group.map((r) => r.tokens.length))
       const { result, tape } = engine.record(() => {
-        const hidden = model.hidden(packedContext(engine, layout, { policy: options.policy }), engine.from(Int32Array.from(group.flatMap((r) => r.tokens))))
+        const hidden = model.hidden(
+          packedContext(engine, layout, { policy: options.policy }),
+          engine.from(Int32Array.from(group.flatMap((r) => r.tokens))),
+        )
         return linearCrossEntropy(
           gatherRows(hidden, engine.from(Int32Array.from(picked))),
           model.head.weight.tensor,
@@ -114,8 +149,14 @@ export const passes = async (model: CausalLM, rows: readonly Row[], options: { p
 }
 
 /** Worst relative error of the golden LoRA gradients: whole tensors, sampled entries of all, norms of all; and of the loss. */
-export const gradientDifference = async (model: CausalLM, options: { policy?: ActivationPolicy; perPass?: number } = {}): Promise<{ loss: number; worst: number; tensors: number }> => {
-  const golden = goldenJson<{ rows: Row[]; loss: number; full: string[]; tensors: { name: string; norm: number }[] }>("smollm2", "lora-grad.json")
+export const gradientDifference = async (
+  model: CausalLM,
+  options: { policy?: ActivationPolicy; perPass?: number } = {},
+): Promise<{ loss: number; worst: number; tensors: number }> => {
+  const golden = goldenJson<{ rows: Row[]; loss: number; full: string[]; tensors: { name: string; norm: number }[] }>(
+    "smollm2",
+    "lora-grad.json",
+  )
   const files = floatsOf(join(goldenDir, "smollm2", "lora-grad.safetensors"))
   const loss = await passes(model, golden.rows, options)
   const byName = new Map(model.trainables().map((t) => [t.name, t.tensor]))
