@@ -117,6 +117,41 @@ describe("spans", () => {
     expect(chatml.openEnded).toBe(0)
   })
 
+  describe("tool calls", () => {
+    const call = { type: "function", function: { name: "lookup", arguments: { a: 1 } } }
+    const messages = [...talk("q"), { role: "assistant", content: null, tool_calls: [call] }]
+    const withEmpty = messages.map((m) => (m.content === null ? { ...m, content: "" } : m))
+    const template = (content: string, args: string): string =>
+      "{% for m in messages %}<|{{ m.role }}|>{% if m.tool_calls %}{% for c in m.tool_calls %}{{ '(' + c.function.name + " +
+      `${args} + ')' }}{% endfor %}{% endif %}{{ ${content} }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}`
+
+    test("are given to the template in the form that it can print", () => {
+      for (const content of ["m.content or ''", "m.content + ''"]) {
+        for (const args of ["c.function.arguments | tojson", "'' + c.function.arguments"]) {
+          for (const given of [messages, withEmpty]) {
+            const [printed] = scored(finder(template(content, args)).find(given))
+            expect(printed).toMatch(/^\(lookup\{"a": ?1\}\)<\|end\|>$/)
+          }
+        }
+      }
+    })
+
+    test("that the template leaves out are an error, not an empty answer", async () => {
+      const source = CHATML_TEMPLATE.replace("message['content']", "(message['content'] or '')")
+      for (const mask of ["assistant", "all"] as const) {
+        const error = await thrown(() => finder(source, mask).find(messages))
+        expect(error.code).toBe("SLOTH_TEMPLATE_TOOLS")
+        expect(error.message).toContain("lookup")
+      }
+    })
+
+    test("a call that nothing ends is scored as far as it goes, and counted", () => {
+      const open = finder(template("''", "c.function.arguments | tojson").replace("{{ '' }}<|end|>", "\n"))
+      expect(scored(open.find(messages))).toEqual(['(lookup{"a": 1})'])
+      expect(open.openEnded).toBe(1)
+    })
+  })
+
   test("a template that hides or doubles answers is refused, not guessed at", async () => {
     const doubled =
       "{% for m in messages %}{{ m.content }}{% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -150,9 +185,16 @@ describe("environment", () => {
     expect(render("{{ range(3) | join }}{{ range(3, 0, -2) | join }}")).toBe("01231")
   })
 
+  test("Windows line ends in a template are line ends", () => {
+    const source = "{% for m in messages %}\n  {% if true %}\n[{{ m.content }}]\n  {% endif %}\n{% endfor %}\n"
+    expect(render(source.replaceAll("\n", "\r\n"))).toBe("[é<&>]\n")
+    expect(render(source)).toBe("[é<&>]\n")
+  })
+
   test("errors are coded", async () => {
     expect((await thrown(() => render("{% if %}"))).code).toBe("SLOTH_TEMPLATE_SYNTAX")
     expect((await thrown(() => render("{{ nothing() }}"))).code).toBe("SLOTH_TEMPLATE_RENDER")
+    expect((await thrown(() => render("{{ 'x' + messages[0] }}"))).why).toContain("object")
     expect((await thrown(() => render("{{ raise_exception('no') }}"))).what).toContain("no")
     expect((await thrown(() => render("{{ strftime_now('%Y') }}", { date: "soon" }))).code).toBe("SLOTH_TEMPLATE_DATE")
     expect((await thrown(() => render("x", { variables: { namespace: 1 } }))).code).toBe("SLOTH_TEMPLATE_VARIABLE")

@@ -47,7 +47,8 @@ type Program = ReturnType<typeof parse>
 
 const parseTemplate = (source: string): Program => {
   try {
-    return parse(tokenize(source, { trim_blocks: true, lstrip_blocks: true }))
+    // Jinja reads every kind of line end as \n.
+    return parse(tokenize(source.replace(/\r\n?/g, "\n"), { trim_blocks: true, lstrip_blocks: true }))
   } catch (cause) {
     throw new SlothError("SLOTH_TEMPLATE_SYNTAX", {
       what: "The chat template cannot be parsed.",
@@ -117,7 +118,12 @@ const execute = (program: Program, messages: readonly ChatMessage[], options: Re
   }
   for (const [name, value] of Object.entries(variables)) environment.set(name, value)
   try {
-    return (new Interpreter(environment).run(program) as { value: string }).value
+    const text = (new Interpreter(environment).run(program) as { value: string }).value
+    // The engine has no text form for an object, and this one would be learnt.
+    if (text.includes("[object Map]") && !JSON.stringify([messages, variables["tools"]]).includes("[object Map]")) {
+      throw new Error("it prints an object as if it were text")
+    }
+    return text
   } catch (cause) {
     if (cause instanceof SlothError) throw cause
     const message = cause instanceof Error ? cause.message : String(cause)

@@ -150,7 +150,7 @@ const functionCall = (text: string, at: number, origin: RowOrigin): ChatMessage 
   const { name, arguments: args } = call
   return {
     role: "assistant",
-    content: "",
+    content: null,
     tool_calls: [{ type: "function", function: { name, arguments: parsed(args) ?? {} } }],
   }
 }

@@ -52,7 +52,7 @@ describe("kinds", () => {
       { role: "user", content: "q" },
       {
         role: "assistant",
-        content: "",
+        content: null,
         tool_calls: [{ type: "function", function: { name: "f", arguments: { a: 1 } } }],
       },
       { role: "tool", content: "r" },

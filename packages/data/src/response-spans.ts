@@ -2,6 +2,7 @@ import { SlothError } from "@sloth/core"
 import { chatTemplateOf } from "./chat-template.ts"
 import type { ChatTemplate, RenderOptions } from "./chat-template.ts"
 import { freeMarkers, shapeKey, SpanShapes } from "./internal/span-shape.ts"
+import { inPrintableForm } from "./internal/tool-calls.ts"
 import { findTurns } from "./internal/turn-spans.ts"
 import type { EndOfTurn, Turn } from "./internal/turn-spans.ts"
 import type { ChatMessage } from "./rows.ts"
@@ -28,7 +29,7 @@ export interface SpanOptions extends Omit<RenderOptions, "addGenerationPrompt" |
   readonly mask?: MaskMode
   /**
    * Given the template's text between an answer and the next turn (such as `<|im_end|>\n`), says where the end-of-turn token ends in it;
-   * undefined if there is none. Without this option, the text up to its trailing white space counts as the end of the turn.
+   * undefined if there is none. The text up to its trailing white space then still belongs to the turn, as it does without this option.
    */
   readonly endOfTurn?: EndOfTurn
 }
@@ -37,7 +38,8 @@ export interface SpanOptions extends Omit<RenderOptions, "addGenerationPrompt" |
 export interface ResponseSpanFinder {
   /**
    * Renders a conversation and finds its scored spans.
-   * Errors: those of `ChatTemplate.render`, and `SLOTH_TEMPLATE_SPANS` if the template does not let them be found exactly.
+   * Errors: those of `ChatTemplate.render`, `SLOTH_TEMPLATE_SPANS` if the template does not let them be found exactly, and
+   * `SLOTH_TEMPLATE_TOOLS` if it does not print the tool calls of a message.
    */
   find(messages: readonly ChatMessage[], tools?: readonly unknown[]): ScoredText
   /** Number of answers found so far after which the template prints nothing that ends a turn. */
@@ -60,12 +62,12 @@ export const createResponseSpanFinder = (
   const compiled = chatTemplateOf(template)
   const shapes = new SpanShapes()
   let openEnded = 0
-  const end: EndOfTurn = (suffix) => {
-    const found = endOfTurn?.(suffix)
-    if (found !== undefined) return found
-    const trimmed = suffix.trimEnd().length
-    return trimmed === 0 ? undefined : trimmed
-  }
+  const end: EndOfTurn =
+    endOfTurn ??
+    ((suffix) => {
+      const trimmed = suffix.trimEnd().length
+      return trimmed === 0 ? undefined : trimmed
+    })
   const pick = (messages: readonly ChatMessage[], turns: readonly Turn[]): TextSpan[] => {
     const scored = new Set<number>()
     messages.forEach((message, i) => {
@@ -80,30 +82,34 @@ export const createResponseSpanFinder = (
     }
     return spans
   }
+  const find = (messages: readonly ChatMessage[], tools: readonly unknown[] | undefined): ScoredText => {
+    const render: RenderOptions = tools === undefined ? renderOptions : { ...renderOptions, tools }
+    if (mask === "all") {
+      const text = compiled.render(messages, render)
+      return { text, spans: text === "" ? [] : [{ start: 0, end: text.length }] }
+    }
+    if (compiled.hasGenerationBlocks) return blockSpans(compiled, messages, render, mask)
+    const text = compiled.render(messages, render)
+    const key = shapeKey(messages, tools)
+    const turns =
+      shapes.turns(key, text, messages, () => {
+        const masked = messages.map((message, i) =>
+          typeof message.content === "string" && message.content !== ""
+            ? { ...message, content: shapes.marker(i) }
+            : message,
+        )
+        return { text: compiled.render(masked, render), find: (at) => findTurns(compiled, masked, render, at, end) }
+      }) ?? findTurns(compiled, messages, render, text, end)
+    return { text, spans: pick(messages, turns) }
+  }
   return {
     get openEnded() {
       return openEnded
     },
-    find: (messages, tools) => {
-      const render: RenderOptions = tools === undefined ? renderOptions : { ...renderOptions, tools }
-      if (mask === "all") {
-        const text = compiled.render(messages, render)
-        return { text, spans: text === "" ? [] : [{ start: 0, end: text.length }] }
-      }
-      if (compiled.hasGenerationBlocks) return blockSpans(compiled, messages, render, mask)
-      const text = compiled.render(messages, render)
-      const key = shapeKey(messages, tools)
-      const turns =
-        shapes.turns(key, text, messages, () => {
-          const masked = messages.map((message, i) =>
-            typeof message.content === "string" && message.content !== ""
-              ? { ...message, content: shapes.marker(i) }
-              : message,
-          )
-          return { text: compiled.render(masked, render), find: (at) => findTurns(compiled, masked, render, at, end) }
-        }) ?? findTurns(compiled, messages, render, text, end)
-      return { text, spans: pick(messages, turns) }
-    },
+    find: (messages, tools) =>
+      messages.some((message) => Array.isArray(message["tool_calls"]))
+        ? inPrintableForm(messages, (form) => find(form, tools))
+        : find(messages, tools),
   }
 }
 

@@ -98,8 +98,9 @@ export const findTurns = (
 
     // Without content the whole turn is the template's own text (a tool call, say), and its end is looked for in all of it.
     const from = contentEnd ?? start
-    const ending = endOfTurn(text.slice(from, limit))
-    const end = from + (ending ?? 0)
+    const suffix = text.slice(from, limit)
+    const ending = endOfTurn(suffix)
+    const end = from + (ending ?? suffix.trimEnd().length)
     if (start < previousEnd) throw noSpan(i, "its place among the others")
     if (end > start) turns.push({ message: i, start, end, openEnded: ending === undefined })
     previousEnd = end
