@@ -1,1 +1,3 @@
-export {}
+export { type AnswerCheck, checkAnswer } from "./check-answer.ts"
+export { type NanoFiles, nanoFiles } from "./files.ts"
+export * from "./generate/index.ts"
