@@ -120,8 +120,15 @@ def main():
                     p.copy_(fill(plain(n), p.shape, 1 / p.shape[1] ** 0.5 if "lora_A" in n else 0.1))
         adapter = os.path.join(folder, "adapter")
         shutil.rmtree(adapter, ignore_errors=True)
-        peft.peft_config["default"].base_model_name_or_path = None
         peft.save_pretrained(adapter)
+        # no path of the machine, and a fixed order
+        with open(os.path.join(adapter, "adapter_config.json")) as f:
+            adapter_config = json.load(f)
+        adapter_config["base_model_name_or_path"] = None
+        adapter_config["target_modules"].sort()
+        with open(os.path.join(adapter, "adapter_config.json"), "w") as f:
+            json.dump(adapter_config, f, indent=2, sort_keys=True)
+            f.write("\n")
         for extra_file in os.listdir(adapter):
             if extra_file not in ("adapter_config.json", "adapter_model.safetensors"):
                 os.remove(os.path.join(adapter, extra_file))
