@@ -1,7 +1,8 @@
 /** Prints what the corpus is made of: `bun packages/nano/scripts/stats.ts [rows] [seed]`. */
 import { documentKey } from "../src/generate/corpus.ts"
 import { PLOTS } from "../src/generate/plots.ts"
-import { allFacts, RELATIONS } from "../src/generate/facts.ts"
+import { allFacts } from "../src/generate/facts.ts"
+import { RELATIONS } from "../src/generate/relations.ts"
 import { templateVariants } from "../src/generate/template.ts"
 import { generateCorpus, nanoTokenizer, tokenRows } from "./token-rows.ts"
 
