@@ -136,7 +136,7 @@ const tensorBytes = (t: GgufInput): number => {
 /**
  * Writes a GGUF version 3 file, whole or not at all: space check, temporary name, sync, rename. Tensor data is streamed.
  *
- * **Errors**: `SLOTH_GGUF_INPUT`, `SLOTH_DISK_FULL`, `SLOTH_FILE_*`, `SLOTH_WRITE_LENGTH`. The previous file survives them all.
+ * **Errors**: `SLOTH_GGUF_INPUT`, `SLOTH_DISK_SPACE`, `SLOTH_DISK_FULL`, `SLOTH_FILE_*`, `SLOTH_WRITE_LENGTH`. The previous file survives them all.
  * **Source**: ggml `docs/gguf.md`; the data of every tensor is padded to the alignment of 32 bytes.
  */
 export const writeGguf = async (

@@ -118,7 +118,7 @@ describe("writing and reading", () => {
     expect(await write([], [input("x", "Q4_1", [33], 4, 0)])).toBe("SLOTH_GGUF_INPUT")
     expect(await write([], [input("x", "Q9_9", [32], 4, 0)])).toBe("SLOTH_GGUF_INPUT")
     expect(await write([], [input("x", "F32", [2], 4, 0)])).toBe("SLOTH_WRITE_LENGTH")
-    expect(await write([], [input("x", "F32", [2 ** 48], 4, 0)])).toBe("SLOTH_DISK_FULL")
+    expect(await write([], [input("x", "F32", [2 ** 48], 4, 0)])).toBe("SLOTH_DISK_SPACE")
     expect(fs.readFileSync(path).equals(before)).toBe(true)
     expect(fs.readdirSync(folder.path)).toEqual(["a.gguf"])
   })
@@ -264,7 +264,7 @@ describe("bad files", () => {
 
   test("missing file and directory", async () => {
     using folder = temporaryFolder()
-    expect(await codeOf(() => readGguf(folder.file("no.gguf")))).toBe("SLOTH_FILE_MISSING")
+    expect(await codeOf(() => readGguf(folder.file("no.gguf")))).toBe("SLOTH_FILE_NOT_FOUND")
     expect(await codeOf(() => readGguf(folder.path))).toBe("SLOTH_FILE_IS_DIRECTORY")
   })
 })

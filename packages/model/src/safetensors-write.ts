@@ -1,14 +1,7 @@
 import { readdir, rm } from "node:fs/promises"
 import { join } from "node:path"
-import { SlothError } from "@sloth/core"
-import {
-  requireDiskSpace,
-  writeAtomic,
-  writePending,
-  writeTensorData,
-  type FileSink,
-  type PendingFile,
-} from "./internal/atomic-write.ts"
+import { requireDisk, SlothError } from "@sloth/core"
+import { writeAtomic, writePending, writeTensorData, type FileSink, type PendingFile } from "./internal/atomic-write.ts"
 import { safetensorsBits } from "./safetensors.ts"
 import type { TensorData } from "./tensor-table.ts"
 
@@ -90,7 +83,7 @@ const collect = (tensors: Iterable<SafetensorsInput>, path: string): Safetensors
 /**
  * Writes one safetensors file, whole or not at all: space check, temporary name, sync, rename.
  *
- * **Errors**: `SLOTH_DISK_FULL`, `SLOTH_FILE_*`, `SLOTH_SAFETENSORS_INPUT`, `SLOTH_SAFETENSORS_DUPLICATE`, `SLOTH_WRITE_LENGTH`. The previous file survives them all.
+ * **Errors**: `SLOTH_DISK_SPACE`, `SLOTH_DISK_FULL`, `SLOTH_FILE_*`, `SLOTH_SAFETENSORS_INPUT`, `SLOTH_SAFETENSORS_DUPLICATE`, `SLOTH_WRITE_LENGTH`. The previous file survives them all.
  */
 export const writeSafetensors = async (
   path: string,
@@ -158,7 +151,11 @@ export const writeSafetensorsFolder = async (
   const index = Buffer.from(
     `${JSON.stringify({ metadata: { total_size: totalBytes }, weight_map: weightMap }, undefined, 2)}\n`,
   )
-  await requireDiskSpace(folder, files.reduce((a, f) => a + f.layout.bytes, 0) + index.length)
+  await requireDisk(
+    folder,
+    files.reduce((a, f) => a + f.layout.bytes, index.length),
+    `${files.length} shards`,
+  )
   const pending: PendingFile[] = []
   try {
     for (const file of files) {

@@ -114,7 +114,7 @@ describe("a failing write leaves the previous file", () => {
       asked = true
       return new Uint8Array(0)
     }
-    expect(await attempt({ name: "x", dtype: "U8", shape: [bytes], bytes, data })).toBe("SLOTH_DISK_FULL")
+    expect(await attempt({ name: "x", dtype: "U8", shape: [bytes], bytes, data })).toBe("SLOTH_DISK_SPACE")
     expect(asked).toBe(false)
   })
   test("the disk fills while writing", async () => {
@@ -185,7 +185,7 @@ describe("bad files", () => {
 
   test("missing file, directory without weights, directory for a file", async () => {
     using folder = temporaryFolder()
-    expect(await codeOf(() => readSafetensors(folder.file("no.safetensors")))).toBe("SLOTH_FILE_MISSING")
+    expect(await codeOf(() => readSafetensors(folder.file("no.safetensors")))).toBe("SLOTH_FILE_NOT_FOUND")
     expect(await codeOf(() => readSafetensors(folder.path))).toBe("SLOTH_SAFETENSORS_NONE")
     fs.mkdirSync(folder.file("model.safetensors"))
     expect(await codeOf(() => readSafetensors(folder.path))).toBe("SLOTH_FILE_IS_DIRECTORY")

@@ -1,8 +1,7 @@
 import * as fs from "node:fs"
 import { dirname, join } from "node:path"
-import { SlothError } from "@sloth/core"
+import { fileError, SlothError } from "@sloth/core"
 import { openByteSource } from "./internal/byte-source.ts"
-import { fileError } from "./internal/file-errors.ts"
 import { isObject, parseSafetensors, safetensorsError } from "./internal/safetensors-parse.ts"
 import type { TensorEntry } from "./tensor-table.ts"
 
@@ -51,7 +50,7 @@ const readIndex = (path: string): SafetensorsTable => {
   try {
     raw = JSON.parse(fs.readFileSync(path, "utf8"))
   } catch (cause) {
-    if (!(cause instanceof SyntaxError)) throw fileError(cause, path)
+    if (!(cause instanceof SyntaxError)) throw fileError(cause, path, "read")
     throw safetensorsError("SLOTH_SAFETENSORS_INDEX", path, "The index is not JSON.")
   }
   const map = isObject(raw) ? raw["weight_map"] : undefined
@@ -109,7 +108,7 @@ export const findSafetensors = (folder: string): string | undefined => {
   try {
     names = fs.readdirSync(folder)
   } catch (error) {
-    throw fileError(error, folder)
+    throw fileError(error, folder, "list")
   }
   for (const name of ["model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"]) {
     if (names.includes(name)) return join(folder, name)
@@ -129,7 +128,7 @@ export const readSafetensors = (path: string): SafetensorsTable => {
   try {
     isFolder = fs.statSync(path).isDirectory()
   } catch (error) {
-    throw fileError(error, path)
+    throw fileError(error, path, "open")
   }
   if (!isFolder) return path.endsWith(".json") ? readIndex(path) : readOne(path)
   const file = findSafetensors(path)

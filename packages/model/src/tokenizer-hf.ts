@@ -1,12 +1,11 @@
 import { createHash } from "node:crypto"
 import * as fs from "node:fs"
 import { join } from "node:path"
-import { SlothError } from "@sloth/core"
+import { fileError, SlothError } from "@sloth/core"
 import type { GgufMetadata } from "./gguf-types.ts"
 import { AddedTokenMatcher } from "./internal/added-tokens.ts"
 import { alignNormalized, pieceRanges, type Alignment } from "./internal/alignment.ts"
 import { Bpe } from "./internal/bpe.ts"
-import { fileError } from "./internal/file-errors.ts"
 import { nativeTokenizers } from "./internal/native-tokenizers.ts"
 import { endOfGenerationByText, namedTokens, specialIds, templateIds } from "./internal/special-tokens.ts"
 import { byteLevelStream, windowStream } from "./internal/stream-decoder.ts"
@@ -405,7 +404,7 @@ const readText = (path: string): string | undefined => {
     return fs.readFileSync(path, "utf8")
   } catch (error) {
     if ((error as { code?: unknown }).code === "ENOENT") return undefined
-    throw fileError(error, path)
+    throw fileError(error, path, "read")
   }
 }
 

@@ -1,14 +1,9 @@
-import { randomBytes } from "node:crypto"
 import * as fs from "node:fs/promises"
-import { basename, dirname, join } from "node:path"
-import { SlothError } from "@sloth/core"
+import { dirname } from "node:path"
+import { fileError, requireDisk, SlothError, temporarySibling } from "@sloth/core"
 import type { TensorData } from "../tensor-table.ts"
-import { fileError } from "./file-errors.ts"
 
 const bufferBytes = 1 << 20
-
-/** Bytes that must stay free beside what is written: file-system metadata and other programs need some air. */
-const spareBytes = 4 << 20
 
 /** Sequential output of one file under its temporary name. */
 export interface FileSink {
@@ -17,25 +12,6 @@ export interface FileSink {
   zeros(count: number): Promise<void>
   /** Bytes written so far. */
   readonly position: number
-}
-
-/** Fails with `SLOTH_DISK_FULL` when the folder's disk has not `bytes` free. */
-export const requireDiskSpace = async (folder: string, bytes: number): Promise<void> => {
-  let free: number
-  try {
-    const stat = await fs.statfs(folder)
-    free = stat.bavail * stat.bsize
-  } catch (error) {
-    throw fileError(error, folder)
-  }
-  if (free < bytes + spareBytes) {
-    throw new SlothError("SLOTH_DISK_FULL", {
-      what: `Writing needs ${bytes} bytes but only ${free} are free in ${folder}.`,
-      why: "The space is checked first, so nothing was written.",
-      next: "Free some space or write to another disk.",
-      fields: { path: folder, needed: bytes, free },
-    })
-  }
 }
 
 /** A file written under a temporary name, complete and on disk, that takes its real name with `commit`. */
@@ -106,12 +82,12 @@ const makeSink = (handle: fs.FileHandle): FileSink & { flush(): Promise<void> } 
  */
 export const writePending = async (path: string, produce: (sink: FileSink) => Promise<void>): Promise<PendingFile> => {
   const folder = dirname(path)
-  const temporary = join(folder, `.${basename(path)}.${process.pid}.${randomBytes(4).toString("hex")}.tmp`)
+  const temporary = temporarySibling(path)
   let handle: fs.FileHandle
   try {
     handle = await fs.open(temporary, "wx")
   } catch (error) {
-    throw fileError(error, path)
+    throw fileError(error, path, "write")
   }
   try {
     const sink = makeSink(handle)
@@ -122,7 +98,8 @@ export const writePending = async (path: string, produce: (sink: FileSink) => Pr
   } catch (error) {
     await handle.close().catch(() => undefined)
     await fs.rm(temporary, { force: true })
-    throw fileError(error, path)
+    // What a data source throws without a system code is its own error, not one of this file.
+    throw typeof (error as { code?: unknown } | null)?.code === "string" ? fileError(error, path, "write") : error
   }
   return {
     async commit() {
@@ -130,7 +107,7 @@ export const writePending = async (path: string, produce: (sink: FileSink) => Pr
         await fs.rename(temporary, path)
       } catch (error) {
         await fs.rm(temporary, { force: true })
-        throw fileError(error, path)
+        throw fileError(error, path, "write")
       }
       await syncFolder(folder)
     },
@@ -146,7 +123,7 @@ export const writeAtomic = async (
   bytes: number,
   produce: (sink: FileSink) => Promise<void>,
 ): Promise<void> => {
-  await requireDiskSpace(dirname(path), bytes)
+  await requireDisk(dirname(path), bytes, path)
   const pending = await writePending(path, produce)
   await pending.commit()
 }

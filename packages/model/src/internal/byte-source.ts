@@ -1,6 +1,5 @@
 import * as fs from "node:fs"
-import { SlothError } from "@sloth/core"
-import { fileError } from "./file-errors.ts"
+import { fileError, SlothError } from "@sloth/core"
 
 /** Bytes that can be read by position; `size` is what is really there, never what a header says. */
 export interface ByteSource extends Disposable {
@@ -17,11 +16,11 @@ export const openByteSource = (path: string): ByteSource => {
   try {
     fd = fs.openSync(path, "r")
   } catch (error) {
-    throw fileError(error, path)
+    throw fileError(error, path, "open")
   }
   try {
     const stat = fs.fstatSync(fd)
-    if (stat.isDirectory()) throw fileError({ code: "EISDIR" }, path)
+    if (stat.isDirectory()) throw fileError({ code: "EISDIR" }, path, "read")
     if (!stat.isFile()) {
       throw new SlothError("SLOTH_FILE_NOT_REGULAR", {
         what: `${path} is not a regular file.`,
