@@ -1,0 +1,89 @@
+// The measurements of bench_hot.cpp: shapes of SmolLM2-135M.
+static void print_rate(const char* name, Rate r, double bar) {
+  printf("%-58s %5.2f of peak (median %5.2f)   bar %.2f\n", name, r.best, r.median, bar);
+  fflush(stdout);
+}
+
+static void bench_gemm(Pool* pool) {
+  const int64_t shapes[][2] = {{576, 576}, {192, 576}, {1536, 576}, {576, 1536}};
+  for (int64_t m : {512, 2048}) {
+    for (auto& s : shapes) {
+      for (int64_t format : {FORMAT_F32, FORMAT_Q4_1}) {
+        const int64_t n = s[0], k = s[1], r = 16;
+        const Weight w = make_weight(format, n, k);
+        const Floats x = randoms(m * k), t = randoms(m * r), b = randoms(n * r), a = randoms(r * k), dy = randoms(m * n);
+        Floats y(static_cast<size_t>(m * n)), dx(static_cast<size_t>(m * k));
+        char name[96];
+        snprintf(name, sizeof(name), "linear %s m%lld n%lld k%lld r16", format_name(format), (long long)m, (long long)n, (long long)k);
+        print_rate(name, fraction_of_peak(pool, 2.0 * m * n * (k + r), [&] { linear(pool, y.data(), x.data(), w.data.data(), format, m, n, k, nullptr, t.data(), b.data(), r, 0); }), 0.85);
+        snprintf(name, sizeof(name), "linearBackwardInput %s m%lld n%lld k%lld r16", format_name(format), (long long)m, (long long)n, (long long)k);
+        print_rate(name, fraction_of_peak(pool, 2.0 * m * k * (n + r), [&] { linearBackwardInput(pool, dx.data(), dy.data(), w.data.data(), format, m, n, k, t.data(), a.data(), r, 0); }), 0.85);
+      }
+    }
+  }
+  {
+    const int64_t m = 512, n = 1536, k = 576;
+    const Floats dy = randoms(m * n), x = randoms(m * k);
+    Floats dw(static_cast<size_t>(n * k));
+    print_rate("matmul dW n1536 k576 over 512 rows", fraction_of_peak(pool, 2.0 * m * n * k, [&] { matmul(pool, dw.data(), dy.data(), x.data(), n, k, m, 1, 0, 1, 1); }), 0.85);
+  }
+  {
+    const int64_t m = 2048, n = 16, k = 576;
+    const Floats x = randoms(m * k), a = randoms(n * k), dt = randoms(m * n);
+    Floats t(static_cast<size_t>(m * n)), da(static_cast<size_t>(n * k));
+    print_rate("matmul t = x A' m2048 n16 k576", fraction_of_peak(pool, 2.0 * m * n * k, [&] { matmul(pool, t.data(), x.data(), a.data(), m, n, k, 0, 1, 1, 0); }), 0);
+    print_rate("matmul dA = dt' x m16 n576 k2048", fraction_of_peak(pool, 2.0 * m * n * k, [&] { matmul(pool, da.data(), dt.data(), x.data(), n, k, m, 1, 0, 1, 1); }), 0);
+  }
+}
+
+static void bench_head(Pool* pool) {
+  for (int64_t format : {FORMAT_F32, FORMAT_Q4_1}) {
+    const int64_t m = 512, n = 49152, k = 576;
+    const Weight w = make_weight(format, n, k);
+    const Floats x = randoms(m * k);
+    Floats y(static_cast<size_t>(m * n));
+    char name[96];
+    snprintf(name, sizeof(name), "linear %s m512 n49152 k576", format_name(format));
+    print_rate(name, fraction_of_peak(pool, 2.0 * m * n * k, [&] { linear(pool, y.data(), x.data(), w.data.data(), format, m, n, k, nullptr, nullptr, nullptr, 0, 0); }), 0.85);
+  }
+}
+
+static void bench_skinny(Pool* pool) {
+  const Floats big = randoms(32 << 20);
+  for (int64_t format : formats) {
+    for (int64_t k : {576, 1536}) {
+      const int64_t n = 32768;  // large enough not to stay in the cache
+      const Weight w = make_weight(format, n, k);
+      for (int64_t m : {1, 2, 4, 8, 16, 32}) {
+        const Floats x = randoms(m * k);
+        Floats y(static_cast<size_t>(m * n));
+        std::vector<double> f;
+        double bound = 0;
+        for (int i = 0; i < 7; i++) {
+          const double peak = measure_peak(pool, 0.003);
+          const double bandwidth = measure_bandwidth(pool, big);
+          linear(pool, y.data(), x.data(), w.data.data(), format, m, n, k, nullptr, nullptr, nullptr, 0, 0);
+          const double start = now();
+          for (int j = 0; j < 3; j++) linear(pool, y.data(), x.data(), w.data.data(), format, m, n, k, nullptr, nullptr, nullptr, 0, 0);
+          const double t = (now() - start) / 3;
+          const double need = static_cast<double>(n * format_row_bytes(format, k)) / bandwidth;
+          const double compute = 2.0 * m * n * k / peak;
+          bound = compute > need ? 1 : 0;
+          f.push_back(std::max(need, compute) / t);
+        }
+        std::sort(f.begin(), f.end());
+        printf("few rows %-5s m%-2lld n%lld k%-5lld %5.2f of the %s limit (median %5.2f)   bar 0.75\n", format_name(format), (long long)m, (long long)n, (long long)k,
+               f[f.size() - 1], bound ? "arithmetic" : "memory", f[f.size() / 2]);
+        fflush(stdout);
+      }
+    }
+  }
+}
+
+static void run_cases(Pool* pool, const std::string& filter) {
+  auto on = [&](const char* name) { return filter.empty() || std::string(name).find(filter) != std::string::npos; };
+  printf("%s, %d threads: peak %.1f GFLOPS\n", SLOTH_BENCH_NAME, pool_threads(pool), measure_peak(pool, 0.3) / 1e9);
+  if (on("gemm")) bench_gemm(pool);
+  if (on("head")) bench_head(pool);
+  if (on("skinny")) bench_skinny(pool);
+}

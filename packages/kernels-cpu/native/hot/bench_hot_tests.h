@@ -1,0 +1,178 @@
+// The checks of bench_hot.cpp. Every kernel runs on a pool of one and a pool of three threads: the bits must be equal.
+typedef std::function<void(Pool*, Floats&)> Kernel;
+static Floats on_both(const std::string& name, Pool* one, Pool* many, const Floats& start, const Kernel& run) {
+  Floats a = start, b = start;
+  run(one, a);
+  run(many, b);
+  check_same(name + " on 1 and 3 threads", a, b);
+  return a;
+}
+
+static void test_matmul(Pool* one, Pool* many) {
+  const int64_t shapes[][3] = {{1, 1, 1}, {5, 33, 7}, {33, 5, 123}, {123, 577, 33}, {16, 96, 577}, {1, 123, 64}, {64, 16, 577}, {577, 33, 0}, {47, 95, 400}};
+  for (auto& s : shapes) {
+    for (int flags = 0; flags < 8; flags++) {
+      const int64_t m = s[0], n = s[1], k = s[2];
+      const bool ta = flags & 1, tb = flags & 2, accumulate = flags & 4;
+      const double alpha = flags % 3 == 0 ? 1.0 : -0.75;
+      const Floats a = randoms(m * k), b = randoms(k * n), c0 = randoms(m * n);
+      char name[96];
+      snprintf(name, sizeof(name), "matmul %lldx%lldx%lld flags %d", (long long)m, (long long)n, (long long)k, flags);
+      const Floats c = on_both(name, one, many, c0, [&](Pool* p, Floats& o) { matmul(p, o.data(), a.data(), b.data(), m, n, k, ta, tb, alpha, accumulate); });
+      std::vector<double> want(c0.size(), 0.0);
+      if (accumulate) want = to_double(c0);
+      naive_product(want, a.data(), b.data(), m, n, k, ta, tb, alpha);
+      check(name, c.data(), want, 6e-6);
+    }
+  }
+}
+
+static void test_linear(Pool* one, Pool* many) {
+  const int64_t shapes[][3] = {{1, 5, 33},  {1, 123, 577}, {3, 577, 123}, {5, 65, 320},   {8, 64, 577}, {13, 33, 800}, {32, 37, 96},
+                               {33, 1, 33}, {40, 123, 5},  {60, 577, 64}, {123, 96, 800}, {35, 200, 577}};
+  for (int64_t format : formats) {
+    for (auto& s : shapes) {
+      for (int flags = 0; flags < 8; flags++) {
+        const int64_t m = s[0], n = s[1];
+        const int64_t k = format_layout(format).block == 32 ? (s[2] + 31) / 32 * 32 : s[2];
+        const int64_t r = flags & 1 ? (flags & 2 ? 16 : 5) : 0;
+        const bool bias = flags & 2, accumulate = flags & 4;
+        const Weight w = make_weight(format, n, k);
+        const Floats x = randoms(m * k), t = randoms(m * r), b = randoms(n * r), bs = randoms(n), y0 = randoms(m * n);
+        char name[96];
+        snprintf(name, sizeof(name), "linear %s %lldx%lldx%lld r%lld flags %d", format_name(format), (long long)m, (long long)n, (long long)k, (long long)r, flags);
+        const Floats y = on_both(name, one, many, y0, [&](Pool* p, Floats& o) {
+          linear(p, o.data(), x.data(), w.data.data(), format, m, n, k, bias ? bs.data() : nullptr, r ? t.data() : nullptr, r ? b.data() : nullptr, r, accumulate);
+        });
+        std::vector<double> want(y0.size(), 0.0);
+        if (accumulate) want = to_double(y0);
+        naive_product(want, x.data(), w.values.data(), m, n, k, false, true, 1);
+        naive_product(want, t.data(), b.data(), m, n, r, false, true, 1);
+        for (int64_t i = 0; bias && i < m * n; i++) want[static_cast<size_t>(i)] += bs[static_cast<size_t>(i % n)];
+        check(name, y.data(), want, 6e-6);
+
+        const Floats dy = randoms(m * n), dt = randoms(m * r), a = randoms(r * k), dx0 = randoms(m * k);
+        snprintf(name, sizeof(name), "linearBackwardInput %s %lldx%lldx%lld r%lld flags %d", format_name(format), (long long)m, (long long)n, (long long)k, (long long)r, flags);
+        const Floats dx = on_both(name, one, many, dx0, [&](Pool* p, Floats& o) {
+          linearBackwardInput(p, o.data(), dy.data(), w.data.data(), format, m, n, k, r ? dt.data() : nullptr, r ? a.data() : nullptr, r, accumulate);
+        });
+        std::vector<double> back(dx0.size(), 0.0);
+        if (accumulate) back = to_double(dx0);
+        naive_product(back, dy.data(), w.values.data(), m, k, n, false, false, 1);
+        naive_product(back, dt.data(), a.data(), m, k, r, false, false, 1);
+        check(name, dx.data(), back, 6e-6);
+      }
+    }
+  }
+}
+
+static void test_weights(Pool* one, Pool* many) {
+  for (int64_t format : formats) {
+    const int64_t rows = 123, cols = format_layout(format).block == 32 ? 224 : 577;
+    const Weight w = make_weight(format, rows, cols);
+    const std::string name = format_name(format);
+    const Floats out = on_both("dequantize " + name, one, many, Floats(static_cast<size_t>(rows * cols)),
+                               [&](Pool* p, Floats& o) { dequantize(p, o.data(), w.data.data(), format, rows, cols); });
+    check("dequantize " + name, out.data(), to_double(w.values), 0);
+    std::vector<int32_t> ids = {0, 122, 5, 5, 77};
+    const Floats rowsOut = on_both("embedding " + name, one, many, Floats(static_cast<size_t>(5 * cols)), [&](Pool* p, Floats& o) {
+      embedding(p, o.data(), w.data.data(), format, ids.data(), 5, rows, cols, 2.5);
+    });
+    std::vector<double> want;
+    for (int32_t id : ids) {
+      for (int64_t c = 0; c < cols; c++) want.push_back(2.5 * w.values[static_cast<size_t>(id * cols + c)]);
+    }
+    check("embedding " + name, rowsOut.data(), want, 1e-6);
+    // A second quantisation of decoded values must not change what is stored for the exact formats.
+    std::vector<uint8_t> again(w.data.size(), 0);
+    quantize(many, again.data(), w.values.data(), format, rows, cols);
+    if (format_layout(format).block == 1) {
+      checks++;
+      if (again != w.data) {
+        failures++;
+        printf("FAIL quantize %s: decoded values are stored differently\n", name.c_str());
+      }
+    }
+  }
+  // Rounding of the block formats against the reference formulas in plain scalar steps, at awkward values too.
+  for (int trial = 0; trial < 400; trial++) {
+    float x[32];
+    for (int i = 0; i < 32; i++) x[i] = trial == 0 ? 0.0f : trial == 1 ? -1.5f : trial == 2 ? static_cast<float>(i - 16) * 0.5f : randoms(1)[0];
+    volatile float am = 0, mx = 0, lo = FLT_MAX, hi = -FLT_MAX;
+    for (int i = 0; i < 32; i++) {
+      if (fabsf(x[i]) > am) {
+        am = fabsf(x[i]);
+        mx = x[i];
+      }
+      if (x[i] < lo) lo = x[i];
+      if (x[i] > hi) hi = x[i];
+    }
+    uint8_t want[34], got[34];
+    uint16_t h;
+    bool good = true;
+    {
+      const volatile float d = am / 127.0f, id = d != 0 ? 1.0f / d : 0.0f;
+      h = float_to_half(d);
+      memcpy(want, &h, 2);
+      for (int i = 0; i < 32; i++) {
+        const volatile float v = x[i] * id;
+        want[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(roundf(v)));
+      }
+      FormatQ8_0::encode(x, 32, got);
+      good = good && memcmp(want, got, 34) == 0;
+    }
+    {
+      const volatile float d = mx / -8.0f, id = d != 0 ? 1.0f / d : 0.0f;
+      h = float_to_half(d);
+      memcpy(want, &h, 2);
+      for (int i = 0; i < 16; i++) {
+        const volatile float a = x[i] * id, b = x[i + 16] * id;
+        const volatile float a8 = a + 8.5f, b8 = b + 8.5f;
+        want[2 + i] = static_cast<uint8_t>(std::min<int>(15, static_cast<int8_t>(a8)) | (std::min<int>(15, static_cast<int8_t>(b8)) << 4));
+      }
+      FormatQ4_0::encode(x, 32, got);
+      good = good && memcmp(want, got, 18) == 0;
+    }
+    {
+      const volatile float span = hi - lo, d = span / 15.0f, id = d != 0 ? 1.0f / d : 0.0f;
+      h = float_to_half(d);
+      memcpy(want, &h, 2);
+      h = float_to_half(lo);
+      memcpy(want + 2, &h, 2);
+      for (int i = 0; i < 16; i++) {
+        const volatile float a = (x[i] - lo), b = (x[i + 16] - lo);
+        const volatile float ad = a * id, bd = b * id;
+        const volatile float a5 = ad + 0.5f, b5 = bd + 0.5f;
+        want[4 + i] = static_cast<uint8_t>(std::min<int>(15, static_cast<int8_t>(a5)) | (std::min<int>(15, static_cast<int8_t>(b5)) << 4));
+      }
+      FormatQ4_1::encode(x, 32, got);
+      good = good && memcmp(want, got, 20) == 0;
+    }
+    checks++;
+    if (!good) {
+      failures++;
+      printf("FAIL block rounding, trial %d\n", trial);
+    }
+  }
+}
+
+static void test_logits(Pool* one, Pool* many) {
+  for (int64_t m : {1, 5, 40}) {
+    const Weight w = make_weight(FORMAT_Q8_0, 123, 96, 0.2);
+    const Floats h = randoms(m * 96);
+    const Floats out = on_both("logits", one, many, Floats(static_cast<size_t>(m * 123)),
+                               [&](Pool* p, Floats& o) { logits(p, o.data(), h.data(), w.data.data(), FORMAT_Q8_0, m, 123, 96, 3.0, 0.5); });
+    std::vector<double> want(out.size(), 0.0);
+    naive_product(want, h.data(), w.values.data(), m, 123, 96, false, true, 0.5);
+    for (auto& v : want) v = 3.0 * tanh(v / 3.0);
+    check("logits", out.data(), want, 6e-6);
+  }
+}
+
+static void run_tests(Pool* one, Pool* many, const std::string& filter) {
+  auto on = [&](const char* name) { return filter.empty() || std::string(name).find(filter) != std::string::npos; };
+  if (on("matmul")) test_matmul(one, many);
+  if (on("linear")) test_linear(one, many);
+  if (on("weights")) test_weights(one, many);
+  if (on("logits")) test_logits(one, many);
+}

@@ -1,0 +1,399 @@
+// The matrix product that everything else is made of: packed panels, an outer-product register tile, masked edges.
+// Included inside an ISA namespace, after simd.h, parallel.h and weights.h.
+//
+// c[m, n] (+)= alpha * (A1 | A2) * (B1 | B2) + bias. The second pair of operands is a further stretch of the contraction (a LoRA rank), so that c is
+// written once. B1 is in any weight format and is decoded while it is packed; it is [n, k] (a linear layer) or [k, n] (the way back through it).
+//
+// Loops: a task owns a range of rows and columns of c. For each stretch of at most KC of the contraction it packs its columns of B into panels of NR
+// columns (they stay in L2), then goes over strips of MR rows, copies a strip of A next to each other (it stays in L1), and runs the register tile over the
+// panels. The contraction is never divided between tasks and its stretches depend on k alone: an element of c is the same sum in the same order
+// whatever the number of threads and wherever its tile lies.
+
+#if defined(SLOTH_SIMD_AVX512)
+static const int MR = 14;
+static const int NV = 2;
+static const int NC = 192;
+#elif defined(SLOTH_SIMD_AVX2)
+static const int MR = 6;
+static const int NV = 2;
+static const int NC = 192;
+#elif defined(SLOTH_SIMD_NEON)
+static const int MR = 8;
+static const int NV = 3;
+static const int NC = 192;
+#else
+static const int MR = 4;
+static const int NV = 2;
+static const int NC = 192;
+#endif
+// Columns of a register tile, and of a packed panel.
+static const int NR = NV * VW;
+// Longest stretch of the contraction; strips of A and of attention scores have rows SA floats apart. A constant distance lets the tile address its rows
+// with immediate offsets; it is no multiple of 1024 bytes, so that the rows fall into different cache sets.
+static const int64_t KC = 384;
+static const int64_t SA = 400;
+
+enum { TILE_ADD = 1, TILE_SCALE = 2, TILE_BIAS = 4 };
+
+// c[M, cols] (+)= alpha * a[M, kc] * b[kc, cols] + bias; a has rows SA apart, b has rows LDB apart, cols <= V * VW.
+template <int M, int V, int64_t LDB>
+SLOTH_NOINLINE void tile(int64_t kc, const float* SLOTH_RESTRICT a, const float* SLOTH_RESTRICT b, float* SLOTH_RESTRICT c, int64_t ldc, int64_t cols,
+                         int flags, float alpha, const float* bias) {
+  vf acc[M][V];
+  SLOTH_UNROLL
+  for (int i = 0; i < M; i++) {
+    SLOTH_UNROLL
+    for (int j = 0; j < V; j++) acc[i][j] = vzero();
+  }
+  for (int64_t p = 0; p < kc; p++) {
+    vf bv[V];
+    SLOTH_UNROLL
+    for (int j = 0; j < V; j++) bv[j] = vload(b + j * VW);
+    SLOTH_UNROLL
+    for (int i = 0; i < M; i++) {
+      const vf av = vset(a[i * SA]);
+      SLOTH_UNROLL
+      for (int j = 0; j < V; j++) acc[i][j] = vfma(av, bv[j], acc[i][j]);
+    }
+    a += 1;
+    b += LDB;
+  }
+  if (flags & TILE_SCALE) {
+    const vf s = vset(alpha);
+    SLOTH_UNROLL
+    for (int i = 0; i < M; i++) {
+      SLOTH_UNROLL
+      for (int j = 0; j < V; j++) acc[i][j] = vmul(acc[i][j], s);
+    }
+  }
+  if (cols == V * VW) {
+    if (flags & TILE_BIAS) {
+      SLOTH_UNROLL
+      for (int j = 0; j < V; j++) {
+        const vf w = vload(bias + j * VW);
+        SLOTH_UNROLL
+        for (int i = 0; i < M; i++) acc[i][j] = vadd(acc[i][j], w);
+      }
+    }
+    if (flags & TILE_ADD) {
+      SLOTH_UNROLL
+      for (int i = 0; i < M; i++) {
+        SLOTH_UNROLL
+        for (int j = 0; j < V; j++) acc[i][j] = vadd(acc[i][j], vload(c + i * ldc + j * VW));
+      }
+    }
+    SLOTH_UNROLL
+    for (int i = 0; i < M; i++) {
+      SLOTH_UNROLL
+      for (int j = 0; j < V; j++) vstore(c + i * ldc + j * VW, acc[i][j]);
+    }
+    return;
+  }
+  SLOTH_UNROLL
+  for (int j = 0; j < V; j++) {
+    const int64_t left = cols - j * VW;
+    const int64_t n = left < 0 ? 0 : left > VW ? VW : left;
+    if (n == 0) continue;
+    const vf w = (flags & TILE_BIAS) ? vloadn(bias + j * VW, n) : vzero();
+    SLOTH_UNROLL
+    for (int i = 0; i < M; i++) {
+      vf v = acc[i][j];
+      if (flags & TILE_BIAS) v = vadd(v, w);
+      if (flags & TILE_ADD) v = vadd(v, vloadn(c + i * ldc + j * VW, n));
+      vstoren(c + i * ldc + j * VW, n, v);
+    }
+  }
+}
+
+typedef void (*TileFn)(int64_t, const float*, const float*, float*, int64_t, int64_t, int, float, const float*);
+
+// Tiles of fewer rows and vectors, [vectors - 1][rows - 1].
+#define SLOTH_TILE_ROW(V, L) \
+  { tile<1, V, L>, tile<2, V, L>, tile<3, V, L>, tile<4, V, L> SLOTH_TILE_MORE(V, L) }
+#if defined(SLOTH_SIMD_AVX512)
+#define SLOTH_TILE_MORE(V, L)                                                                                                                    \
+  , tile<5, V, L>, tile<6, V, L>, tile<7, V, L>, tile<8, V, L>, tile<9, V, L>, tile<10, V, L>, tile<11, V, L>, tile<12, V, L>, tile<13, V, L>, \
+      tile<14, V, L>
+#elif defined(SLOTH_SIMD_AVX2)
+#define SLOTH_TILE_MORE(V, L) , tile<5, V, L>, tile<6, V, L>
+#elif defined(SLOTH_SIMD_NEON)
+#define SLOTH_TILE_MORE(V, L) , tile<5, V, L>, tile<6, V, L>, tile<7, V, L>, tile<8, V, L>
+#else
+#define SLOTH_TILE_MORE(V, L)
+#endif
+template <int64_t LDB>
+struct Tiles {
+  SLOTH_INLINE TileFn get(int64_t rows, int64_t cols) {
+    static const TileFn table[NV][MR] = {
+        SLOTH_TILE_ROW(1, LDB),
+        SLOTH_TILE_ROW(2, LDB),
+#if defined(SLOTH_SIMD_NEON)
+        SLOTH_TILE_ROW(3, LDB),
+#endif
+    };
+    return table[(cols - 1) / VW][rows - 1];
+  }
+};
+
+// Rows [0, rows) cut into strips of at most MR rows of nearly equal height: strip s begins at strip_begin(rows, strips, s).
+SLOTH_INLINE int64_t strip_count(int64_t rows) { return (rows + MR - 1) / MR; }
+SLOTH_INLINE int64_t strip_begin(int64_t rows, int64_t strips, int64_t s) { return rows * s / strips; }
+
+// --- packing
+
+// Columns n0 .. n0+cols of B = Wᵀ for W [n, k]: panels [kc][NR], zero beyond cols. k0 and kc are multiples of BLOCK; `out` rows begin at `row` of a panel
+// of `height` rows.
+template <class F>
+SLOTH_NOINLINE void pack_transposed(const uint8_t* w, int64_t rowBytes, int64_t n0, int64_t cols, int64_t k0, int64_t kc, float* out, int64_t row,
+                                    int64_t height) {
+  alignas(64) float t[VW * 32];
+  for (int64_t c = 0; c < cols; c += NR) {
+    float* panel = out + c * height + row * NR;
+    for (int g = 0; g < NV; g++) {
+      const int64_t first = c + g * VW;
+      const int64_t left = cols - first;
+      const int64_t n = left < 0 ? 0 : left > VW ? VW : left;
+      float* dst = panel + g * VW;
+      if (n == 0) {
+        for (int64_t k = 0; k < kc; k++) vstore(dst + k * NR, vzero());
+        continue;
+      }
+      if (n < VW) memset(t, 0, sizeof(t));
+      const uint8_t* src = w + (n0 + first) * rowBytes + format_offset<F>(k0);
+      int64_t k = 0;
+      for (; k + 32 <= kc; k += 32, src += F::BYTES32) {
+        for (int64_t r = 0; r < n; r++) {
+          vf v[V32];
+          F::decode32(src + r * rowBytes, v);
+          SLOTH_UNROLL
+          for (int j = 0; j < V32; j++) vstore(t + r * 32 + j * VW, v[j]);
+        }
+        for (int b = 0; b < 32; b += VW) {
+          vf v[VW];
+          SLOTH_UNROLL
+          for (int r = 0; r < VW; r++) v[r] = vload(t + r * 32 + b);
+          vtranspose(v);
+          SLOTH_UNROLL
+          for (int r = 0; r < VW; r++) vstore(dst + (k + b + r) * NR, v[r]);
+        }
+      }
+      if (k < kc) {
+        for (int64_t r = 0; r < n; r++) F::decode_tail(src + r * rowBytes, kc - k, t + r * 32);
+        for (int64_t i = 0; k + i < kc; i++) {
+          for (int64_t r = 0; r < VW; r++) dst[(k + i) * NR + r] = t[r * 32 + i];
+        }
+      }
+    }
+  }
+}
+
+// Columns n0 .. n0+cols of B = W [k, n]: the same panels. n0 and cols are multiples of BLOCK.
+template <class F>
+SLOTH_NOINLINE void pack_straight(const uint8_t* w, int64_t rowBytes, int64_t n0, int64_t cols, int64_t k0, int64_t kc, float* out, int64_t row,
+                                  int64_t height) {
+  alignas(64) float t[NC + NR + 32];
+  const int64_t padded = (cols + NR - 1) / NR * NR;
+  for (int64_t c = cols; c < padded; c++) t[c] = 0.0f;
+  for (int64_t k = 0; k < kc; k++) {
+    decode_row<F>(w + (k0 + k) * rowBytes, n0, cols, t);
+    float* dst = out + (row + k) * NR;
+    for (int64_t c = 0; c < padded; c += NR, dst += height * NR) {
+      SLOTH_UNROLL
+      for (int j = 0; j < NV; j++) vstore(dst + j * VW, vload(t + c + j * VW));
+    }
+  }
+}
+
+// Rows of A side by side with stride SA. From A [m, k]:
+SLOTH_INLINE void pack_rows(const float* a, int64_t lda, int64_t rows, int64_t k0, int64_t kc, float* out) {
+  for (int64_t i = 0; i < rows; i++) {
+    const float* s = a + i * lda + k0;
+    float* d = out + i * SA;
+    int64_t k = 0;
+    for (; k + VW <= kc; k += VW) vstore(d + k, vload(s + k));
+    if (k < kc) vstoren(d + k, kc - k, vloadn(s + k, kc - k));
+  }
+}
+
+// From A stored [k, m] (lda apart), rows m0 .. m0+rows of its transpose:
+SLOTH_NOINLINE void pack_rows_transposed(const float* a, int64_t lda, int64_t rows, int64_t k0, int64_t kc, float* out) {
+  for (int64_t i = 0; i < rows; i += VW) {
+    const int64_t n = rows - i < VW ? rows - i : VW;
+    for (int64_t k = 0; k < kc; k += VW) {
+      const int64_t deep = kc - k < VW ? kc - k : VW;
+      vf v[VW];
+      if (n == VW && deep == VW) {
+        SLOTH_UNROLL
+        for (int r = 0; r < VW; r++) v[r] = vload(a + (k0 + k + r) * lda + i);
+      } else {
+        alignas(64) float t[VW * VW];
+        for (int64_t r = 0; r < VW; r++) vstore(t + r * VW, r < deep ? vloadn(a + (k0 + k + r) * lda + i, n) : vzero());
+        for (int r = 0; r < VW; r++) v[r] = vload(t + r * VW);
+      }
+      vtranspose(v);
+      alignas(64) float u[VW * VW];
+      SLOTH_UNROLL
+      for (int r = 0; r < VW; r++) vstore(u + r * VW, v[r]);
+      for (int64_t r = 0; r < n; r++) vstore(out + (i + r) * SA + k, vload(u + r * VW));  // SA leaves room for the last vector
+    }
+  }
+}
+
+// --- the product
+
+struct Gemm {
+  float* c;
+  int64_t ldc, m, n;
+  const float* a1;  // [m, k1], or [k1, m] when transA
+  int64_t lda1, k1;
+  int64_t transA;
+  const void* b1;  // [n, k1] when rowsAreN, else [k1, n]
+  int64_t format, rowBytes1;
+  int64_t rowsAreN;
+  const float* a2;  // [m, k2] or nullptr
+  int64_t lda2, k2;
+  const float* b2;  // f32, the orientation of b1
+  int64_t ldb2;
+  const float* bias;  // [n] or nullptr
+  float alpha;
+  int64_t accumulate;
+};
+
+// Length of the stretches that a contraction of k is cut into (all but the last).
+SLOTH_INLINE int64_t stretch_length(int64_t k) {
+  const int64_t count = ceil_div(k, KC);
+  return count <= 1 ? max_i(k, 1) : ceil_div(ceil_div(k, count), 32) * 32;
+}
+
+template <class F>
+SLOTH_INLINE void pack_b(const Gemm& g, int64_t n0, int64_t cols, int64_t k0, int64_t kc, float* out) {
+  const int64_t first = k0 < g.k1 ? min_i(kc, g.k1 - k0) : 0;
+  if (first > 0) {
+    if (g.rowsAreN) pack_transposed<F>(static_cast<const uint8_t*>(g.b1), g.rowBytes1, n0, cols, k0, first, out, 0, kc);
+    else pack_straight<F>(static_cast<const uint8_t*>(g.b1), g.rowBytes1, n0, cols, k0, first, out, 0, kc);
+  }
+  if (first < kc) {
+    const uint8_t* b2 = reinterpret_cast<const uint8_t*>(g.b2);
+    const int64_t from = k0 + first - g.k1;
+    if (g.rowsAreN) pack_transposed<FormatF32>(b2, g.ldb2 * 4, n0, cols, from, kc - first, out, first, kc);
+    else pack_straight<FormatF32>(b2, g.ldb2 * 4, n0, cols, from, kc - first, out, first, kc);
+  }
+}
+
+SLOTH_INLINE void pack_a(const Gemm& g, int64_t m0, int64_t rows, int64_t k0, int64_t kc, float* out) {
+  const int64_t first = k0 < g.k1 ? min_i(kc, g.k1 - k0) : 0;
+  if (first > 0) {
+    if (g.transA) pack_rows_transposed(g.a1 + m0, g.lda1, rows, k0, first, out);
+    else pack_rows(g.a1 + m0 * g.lda1, g.lda1, rows, k0, first, out);
+  }
+  if (first < kc) pack_rows(g.a2 + m0 * g.lda2, g.lda2, rows, k0 + first - g.k1, kc - first, out + first);
+}
+
+// One task: rows m0 .. m1, columns n0 .. n1 (n0 a multiple of the panel and of the block).
+template <class F>
+SLOTH_NOINLINE void gemm_task(const Gemm& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float* strip, float* panels) {
+  const int64_t total = g.k1 + g.k2;
+  const int64_t step = stretch_length(total);
+  const int64_t strips = strip_count(m1 - m0);
+  for (int64_t k0 = 0; k0 < total; k0 += step) {
+    const int64_t kc = min_i(step, total - k0);
+    pack_b<F>(g, n0, n1 - n0, k0, kc, panels);
+    int flags = 0;
+    if (k0 > 0 || g.accumulate) flags |= TILE_ADD;
+    if (g.alpha != 1.0f) flags |= TILE_SCALE;
+    if (k0 == 0 && g.bias) flags |= TILE_BIAS;
+    for (int64_t s = 0; s < strips; s++) {
+      const int64_t r0 = m0 + strip_begin(m1 - m0, strips, s);
+      const int64_t rows = m0 + strip_begin(m1 - m0, strips, s + 1) - r0;
+      pack_a(g, r0, rows, k0, kc, strip);
+      for (int64_t c = n0; c < n1; c += NR) {
+        const int64_t cols = min_i(NR, n1 - c);
+        Tiles<NR>::get(rows, cols)(kc, strip, panels + (c - n0) * kc, g.c + r0 * g.ldc + c, g.ldc, cols, flags, g.alpha, g.bias ? g.bias + c : nullptr);
+      }
+    }
+  }
+}
+
+static const size_t STRIP_BYTES = static_cast<size_t>(MR) * SA * 4 + 64;
+static const size_t PANEL_BYTES = static_cast<size_t>(NC + NR) * KC * 4;
+
+// How c is cut among `threads`: rows into `down` parts and panels into `across`. Any cut gives the same result; this picks the one that a simple model of the
+// work (products, packing of both operands, the last wave of tasks) finds cheapest.
+struct Cut {
+  int64_t down, across;
+};
+static Cut gemm_cut(int64_t m, int64_t n, int64_t unit, int threads) {
+  const int64_t units = ceil_div(n, unit);
+  const int64_t widest = max_i(1, NC / unit);
+  const int64_t strips = strip_count(m);
+  Cut best = {1, ceil_div(units, widest)};
+  double least = 1e300;
+  for (int64_t down = 1; down <= strips && down <= 4 * threads; down++) {
+    const int64_t rows = ceil_div(strips, down) * MR;
+    for (int64_t wide = widest; wide >= 1; wide--) {
+      const int64_t across = ceil_div(units, wide);
+      const int64_t tasks = across * down;
+      const double cols = static_cast<double>(ceil_div(units, across) * unit);
+      const double one = cols * (static_cast<double>(rows) / 16.0 + 0.7) + static_cast<double>(rows) * 0.35 + 8.0;
+      const double waves = threads == 1 ? static_cast<double>(tasks) : static_cast<double>(ceil_div(tasks, threads)) + 0.1;
+      if (one * waves < least) {
+        least = one * waves;
+        best = {down, across};
+      }
+    }
+  }
+  return best;
+}
+
+static void gemm_run(Pool* pool, const Gemm& g) {
+  if (g.m <= 0 || g.n <= 0) return;
+  if (g.k1 + g.k2 <= 0) {
+    for (int64_t i = 0; i < g.m; i++) {
+      for (int64_t j = 0; j < g.n; j++) {
+        float* c = g.c + i * g.ldc + j;
+        *c = (g.accumulate ? *c : 0.0f) + (g.bias ? g.bias[j] : 0.0f);
+      }
+    }
+    return;
+  }
+  // Columns are dealt in units that are whole panels and, where W's rows run along n, whole blocks.
+  const int64_t block = format_layout(g.format).block;
+  int64_t unit = NR;
+  if (!g.rowsAreN) {
+    while (unit % block != 0) unit += NR;
+  }
+  const Cut cut = gemm_cut(g.m, g.n, unit, pool_threads(pool));
+  const int64_t units = ceil_div(g.n, unit);
+  const int64_t strips = strip_count(g.m);
+  pool_for(pool, static_cast<int>(cut.down * cut.across), [&](int task, int worker) {
+    const int64_t i = task % cut.down, j = task / cut.down;
+    const int64_t m0 = min_i(g.m, strips * i / cut.down * MR), m1 = min_i(g.m, strips * (i + 1) / cut.down * MR);
+    const int64_t n0 = units * j / cut.across * unit, n1 = min_i(g.n, units * (j + 1) / cut.across * unit);
+    char* scratch = static_cast<char*>(pool_scratch(pool, worker, STRIP_BYTES + PANEL_BYTES));
+    float* strip = reinterpret_cast<float*>(scratch);
+    float* panels = reinterpret_cast<float*>(scratch + (STRIP_BYTES + 63) / 64 * 64);
+    SLOTH_WITH_FORMAT(g.format, F, gemm_task<F>(g, m0, m1, n0, n1, strip, panels))
+  });
+}
+
+// --- kernels
+
+static void matmul(Pool* pool, float* c, const float* a, const float* b, int64_t m, int64_t n, int64_t k, int64_t transA, int64_t transB, double alpha,
+                   int64_t accumulate) {
+  Gemm g = {};
+  g.c = c;
+  g.ldc = n;
+  g.m = m;
+  g.n = n;
+  g.a1 = a;
+  g.lda1 = transA ? m : k;
+  g.k1 = k;
+  g.transA = transA;
+  g.b1 = b;
+  g.format = FORMAT_F32;
+  g.rowBytes1 = (transB ? k : n) * 4;
+  g.rowsAreN = transB;
+  g.alpha = static_cast<float>(alpha);
+  g.accumulate = accumulate;
+  gemm_run(pool, g);
+}

@@ -1,0 +1,330 @@
+// Linear layers over stored weights: the general product for many rows, and a path for few rows that reads every weight block once.
+// Included inside an ISA namespace, after gemm.h.
+
+// Rows up to which the few-row path is used.
+static const int64_t SKINNY = 32;
+// Rows of x that one pass over decoded weights serves.
+static const int SKINNY_TILE = 8;
+// Weight rows in flight: AVX-512 has registers for the decoded weights of several rows, so that x is loaded once for all of them.
+#if defined(SLOTH_SIMD_AVX512) || defined(SLOTH_SIMD_NEON)
+static const int WIDE_ROWS = 4;
+static const int DEEP_ROWS = 2;
+#else
+static const int WIDE_ROWS = 2;
+static const int DEEP_ROWS = 1;
+#endif
+
+// out[i] = sum over the lanes of v[i].
+template <int COUNT>
+SLOTH_INLINE void vsum_each(const vf* v, float* out) {
+#if defined(SLOTH_SIMD_AVX512)
+  vf t[16];
+  SLOTH_UNROLL
+  for (int i = 0; i < 16; i += 2) {
+    // Past COUNT lie copies, so that no operand is undefined; equal work is removed by the compiler.
+    const vf a = v[i < COUNT ? i : 0], b = v[i + 1 < COUNT ? i + 1 : 0];
+    t[i / 2] = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  }
+  SLOTH_UNROLL
+  for (int i = 0; i < 4; i++) {
+    const __m512d a = _mm512_castps_pd(t[2 * i]), b = _mm512_castps_pd(t[2 * i + 1]);
+    t[8 + i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+  }
+  const vf p = _mm512_add_ps(_mm512_shuffle_f32x4(t[8], t[9], 0x88), _mm512_shuffle_f32x4(t[8], t[9], 0xdd));
+  const vf q = _mm512_add_ps(_mm512_shuffle_f32x4(t[10], t[11], 0x88), _mm512_shuffle_f32x4(t[10], t[11], 0xdd));
+  const vf s = _mm512_add_ps(_mm512_shuffle_f32x4(p, q, 0x88), _mm512_shuffle_f32x4(p, q, 0xdd));
+  vstoren(out, COUNT, s);
+#else
+  SLOTH_UNROLL
+  for (int i = 0; i < COUNT; i++) out[i] = vsum(v[i]);
+#endif
+}
+
+struct Skinny {
+  float* y;
+  int64_t ldy;
+  const float* x;  // [m, ldx], rows zero-filled to whole blocks of 32
+  int64_t m, ldx;
+  const uint8_t* w;
+  int64_t rowBytes;
+  const float* bias;
+  const float* t;  // [m, ldt], zero-filled to whole vectors, or nullptr
+  int64_t ldt;
+  const float* b;  // [n, r]
+  int64_t r;
+  int64_t k;
+  int64_t accumulate;
+};
+
+// y[0..M, n..n+R] over the stretch k0 .. k0+kc of the contraction; `last` adds the low-rank part, `first` starts from bias.
+template <class F, int M, int R>
+SLOTH_INLINE void skinny_tile(const Skinny& s, const float* x, const float* t, float* y, int64_t n, int64_t k0, int64_t kc, bool first, bool last) {
+  vf acc[M * R];
+  SLOTH_UNROLL
+  for (int i = 0; i < M * R; i++) acc[i] = vzero();
+  const uint8_t* p = s.w + n * s.rowBytes + format_offset<F>(k0);
+  const float* xp = x + k0;
+  int64_t k = 0;
+  for (; k + 32 <= kc; k += 32) {
+#if defined(SLOTH_SIMD_AVX512)
+    vf w[R][V32];
+    SLOTH_UNROLL
+    for (int r = 0; r < R; r++) {
+      SLOTH_PREFETCH(p + r * s.rowBytes + 4096);
+      F::decode32(p + r * s.rowBytes, w[r]);
+    }
+    SLOTH_UNROLL
+    for (int i = 0; i < M; i++) {
+      SLOTH_UNROLL
+      for (int j = 0; j < V32; j++) {
+        const vf xv = vload(xp + i * s.ldx + j * VW);
+        SLOTH_UNROLL
+        for (int r = 0; r < R; r++) acc[i * R + r] = vfma(xv, w[r][j], acc[i * R + r]);
+      }
+    }
+#else
+    SLOTH_UNROLL
+    for (int r = 0; r < R; r++) {
+      vf w[V32];
+      SLOTH_PREFETCH(p + r * s.rowBytes + 4096);
+      F::decode32(p + r * s.rowBytes, w);
+      SLOTH_UNROLL
+      for (int i = 0; i < M; i++) {
+        SLOTH_UNROLL
+        for (int j = 0; j < V32; j++) acc[i * R + r] = vfma(vload(xp + i * s.ldx + j * VW), w[j], acc[i * R + r]);
+      }
+    }
+#endif
+    p += F::BYTES32;
+    xp += 32;
+  }
+  if (k < kc) {
+    alignas(64) float u[32];
+    for (int r = 0; r < R; r++) {
+      memset(u, 0, sizeof(u));
+      F::decode_tail(p + r * s.rowBytes, kc - k, u);
+      for (int i = 0; i < M; i++) {
+        for (int j = 0; j < V32; j++) acc[i * R + r] = vfma(vload(xp + i * s.ldx + j * VW), vload(u + j * VW), acc[i * R + r]);
+      }
+    }
+  }
+  if (last && t) {
+    for (int64_t j = 0; j < s.r; j += VW) {
+      const int64_t left = min_i(VW, s.r - j);
+      SLOTH_UNROLL
+      for (int r = 0; r < R; r++) {
+        const vf b = vloadn(s.b + (n + r) * s.r + j, left);
+        SLOTH_UNROLL
+        for (int i = 0; i < M; i++) acc[i * R + r] = vfma(vload(t + i * s.ldt + j), b, acc[i * R + r]);
+      }
+    }
+  }
+  alignas(64) float sums[M * R];
+  vsum_each<M * R>(acc, sums);
+  for (int i = 0; i < M; i++) {
+    for (int r = 0; r < R; r++) {
+      float* o = y + i * s.ldy + n + r;
+      float v = sums[i * R + r];
+      if (!first || s.accumulate) v += *o;
+      if (first && s.bias) v += s.bias[n + r];
+      *o = v;
+    }
+  }
+}
+
+template <class F, int M>
+SLOTH_NOINLINE void skinny_rows(const Skinny& s, const float* x, const float* t, float* y, int64_t n0, int64_t n1, int64_t k0, int64_t kc, bool first,
+                                bool last) {
+  const int R = M <= 4 ? WIDE_ROWS : DEEP_ROWS;
+  int64_t n = n0;
+  for (; n + R <= n1; n += R) skinny_tile<F, M, R>(s, x, t, y, n, k0, kc, first, last);
+  for (; n < n1; n++) skinny_tile<F, M, 1>(s, x, t, y, n, k0, kc, first, last);
+}
+
+template <class F>
+static void skinny_pass(const Skinny& s, int64_t from, int64_t rows, int64_t n0, int64_t n1, int64_t k0, int64_t kc, bool first, bool last) {
+  const float* x = s.x + from * s.ldx;
+  const float* t = s.t ? s.t + from * s.ldt : nullptr;
+  float* y = s.y + from * s.ldy;
+  switch (rows) {
+    case 1: skinny_rows<F, 1>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    case 2: skinny_rows<F, 2>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    case 3: skinny_rows<F, 3>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    case 4: skinny_rows<F, 4>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    case 5: skinny_rows<F, 5>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    case 6: skinny_rows<F, 6>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    case 7: skinny_rows<F, 7>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    default: skinny_rows<F, 8>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+  }
+}
+
+// Weight rows decoded at a time when more than SKINNY_TILE rows of x share them.
+static const int64_t DECODED_ROWS = 8;
+
+template <class F>
+SLOTH_NOINLINE void skinny_task(const Skinny& s, int64_t n0, int64_t n1, float* decoded) {
+  // The rows of x that a pass uses, and the decoded weights, should stay in L1.
+  const int64_t together = min_i(s.m, SKINNY_TILE);
+  const int64_t longest = max_i(256, 6144 / together / 32 * 32);
+  const int64_t pieces = ceil_div(s.k, longest);
+  const int64_t step = ceil_div(ceil_div(s.k, pieces), 32) * 32;
+  const int64_t groups = ceil_div(s.m, SKINNY_TILE);
+  for (int64_t k0 = 0; k0 < s.k; k0 += step) {
+    const int64_t kc = min_i(step, s.k - k0);
+    const bool first = k0 == 0, last = k0 + kc == s.k;
+    if (groups == 1) {
+      skinny_pass<F>(s, 0, s.m, n0, n1, k0, kc, first, last);
+      continue;
+    }
+    const int64_t padded = (kc + 31) / 32 * 32;
+    for (int64_t n = n0; n < n1; n += DECODED_ROWS) {
+      const int64_t rows = min_i(DECODED_ROWS, n1 - n);
+      for (int64_t i = 0; i < rows; i++) {
+        float* d = decoded + i * padded;
+        decode_row<F>(s.w + (n + i) * s.rowBytes, k0, kc, d);
+        for (int64_t c = kc; c < padded; c++) d[c] = 0.0f;
+      }
+      // The decoded rows stand in for a weight of `rows` rows whose stretch begins at column 0 of the decoded buffer.
+      Skinny u = s;
+      u.w = reinterpret_cast<const uint8_t*>(decoded);
+      u.rowBytes = padded * 4;
+      u.x = s.x + k0;
+      u.y = s.y + n;
+      u.bias = s.bias ? s.bias + n : nullptr;
+      u.b = s.b ? s.b + n * s.r : nullptr;
+      for (int64_t g = 0; g < groups; g++) {
+        const int64_t from = strip_begin(s.m, groups, g);
+        skinny_pass<FormatF32>(u, from, strip_begin(s.m, groups, g + 1) - from, 0, rows, 0, padded, first, last);
+      }
+    }
+  }
+}
+
+// Shared scratch slot of the copied rows of x and t.
+static const int SLOT_SKINNY = 0;
+
+static void skinny_run(Pool* pool, float* y, int64_t ldy, const float* x, const void* w, int64_t format, int64_t m, int64_t n, int64_t k, const float* bias,
+                       const float* t, const float* b, int64_t r, int64_t accumulate) {
+  Skinny s = {};
+  s.y = y;
+  s.ldy = ldy;
+  s.m = m;
+  s.ldx = (k + 31) / 32 * 32 + 16;  // 16 more: rows of 1024 floats would share their cache sets
+  s.w = static_cast<const uint8_t*>(w);
+  s.rowBytes = format_row_bytes(format, k);
+  s.bias = bias;
+  s.ldt = t ? (r + VW - 1) / VW * VW : 0;
+  s.b = b;
+  s.r = t ? r : 0;
+  s.k = k;
+  s.accumulate = accumulate;
+  float* copy = static_cast<float*>(pool_shared(pool, SLOT_SKINNY, static_cast<size_t>(m) * static_cast<size_t>(s.ldx + s.ldt) * 4 + 64));
+  for (int64_t i = 0; i < m; i++) {
+    memcpy(copy + i * s.ldx, x + i * k, static_cast<size_t>(k) * 4);
+    memset(copy + i * s.ldx + k, 0, static_cast<size_t>(s.ldx - k) * 4);
+  }
+  s.x = copy;
+  if (t) {
+    float* low = copy + m * s.ldx;
+    for (int64_t i = 0; i < m; i++) {
+      memcpy(low + i * s.ldt, t + i * r, static_cast<size_t>(r) * 4);
+      memset(low + i * s.ldt + r, 0, static_cast<size_t>(s.ldt - r) * 4);
+    }
+    s.t = low;
+  }
+  // Tasks of about 48 KB of weights: short against the whole, long against the cost of handing them out.
+  const int64_t grain = max_i(8, min_i(512, 49152 / max_i(1, s.rowBytes))) / 8 * 8;
+  const int64_t tasks = ceil_div(n, grain);
+  pool_for(pool, static_cast<int>(tasks), [&](int task, int worker) {
+    float* decoded = nullptr;
+    if (m > SKINNY_TILE) decoded = static_cast<float*>(pool_scratch(pool, worker, static_cast<size_t>(DECODED_ROWS) * 6176 * 4));
+    const int64_t n0 = task * grain, n1 = min_i(n, n0 + grain);
+    SLOTH_WITH_FORMAT(format, F, skinny_task<F>(s, n0, n1, decoded))
+  });
+}
+
+// --- kernels
+
+static void linear(Pool* pool, float* y, const float* x, const void* w, int64_t format, int64_t m, int64_t n, int64_t k, const float* bias, const float* t,
+                   const float* b, int64_t r, int64_t accumulate) {
+  if (!t || !b || r <= 0) {
+    t = nullptr;
+    b = nullptr;
+    r = 0;
+  }
+  if (m <= 0 || n <= 0) return;
+  if (m <= SKINNY && k > 0) {
+    skinny_run(pool, y, n, x, w, format, m, n, k, bias, t, b, r, accumulate);
+    return;
+  }
+  Gemm g = {};
+  g.c = y;
+  g.ldc = n;
+  g.m = m;
+  g.n = n;
+  g.a1 = x;
+  g.lda1 = k;
+  g.k1 = k;
+  g.b1 = w;
+  g.format = format;
+  g.rowBytes1 = format_row_bytes(format, k);
+  g.rowsAreN = 1;
+  g.a2 = t;
+  g.lda2 = r;
+  g.k2 = r;
+  g.b2 = b;
+  g.ldb2 = r;
+  g.bias = bias;
+  g.alpha = 1.0f;
+  g.accumulate = accumulate;
+  gemm_run(pool, g);
+}
+
+static void linearBackwardInput(Pool* pool, float* dx, const float* dy, const void* w, int64_t format, int64_t m, int64_t n, int64_t k, const float* dt,
+                                const float* a, int64_t r, int64_t accumulate) {
+  if (!dt || !a || r <= 0) {
+    dt = nullptr;
+    a = nullptr;
+    r = 0;
+  }
+  Gemm g = {};
+  g.c = dx;
+  g.ldc = k;
+  g.m = m;
+  g.n = k;
+  g.a1 = dy;
+  g.lda1 = n;
+  g.k1 = n;
+  g.b1 = w;
+  g.format = format;
+  g.rowBytes1 = format_row_bytes(format, k);
+  g.a2 = dt;
+  g.lda2 = r;
+  g.k2 = r;
+  g.b2 = a;
+  g.ldb2 = k;
+  g.alpha = 1.0f;
+  g.accumulate = accumulate;
+  gemm_run(pool, g);
+}
+
+// s -> softcap(scale * s) over n elements.
+SLOTH_INLINE void soft_cap_row(float* s, int64_t n, float scale, float cap) {
+  const float inner = cap > 0 ? scale / cap : scale;
+  const vf a = vset(inner), c = vset(cap);
+  for (int64_t i = 0; i < n; i += VW) {
+    const int64_t left = n - i < VW ? n - i : VW;
+    vf v = vmul(left == VW ? vload(s + i) : vloadn(s + i, left), a);
+    if (cap > 0) v = vmul(vtanh(v), c);
+    if (left == VW) vstore(s + i, v);
+    else vstoren(s + i, left, v);
+  }
+}
+
+static void logits(Pool* pool, float* out, const float* h, const void* w, int64_t format, int64_t rows, int64_t vocab, int64_t hidden, double softcap,
+                   double logitScale) {
+  linear(pool, out, h, w, format, rows, vocab, hidden, nullptr, nullptr, nullptr, 0, 0);
+  if (softcap <= 0 && logitScale == 1) return;
+  const float cap = static_cast<float>(softcap), scale = static_cast<float>(logitScale);
+  par_elements(pool, rows * vocab, [=](int64_t from, int64_t to) { soft_cap_row(out + from, to - from, scale, cap); });
+}

@@ -1,0 +1,243 @@
+// Stored weight formats: each is one struct; a further format is one more struct and one more line in SLOTH_WITH_FORMAT.
+// Included inside an ISA namespace, after simd.h.
+//
+//   BLOCK        elements a stored block (row lengths are multiples of it)
+//   BYTES32      bytes of 32 elements
+//   decode32     32 elements into 32 / VW vectors
+//   decode_tail  n < 32 elements (formats with BLOCK 1 only)
+//   encode       n elements of one row (n a multiple of BLOCK), rounding as ggml's reference quantisers do
+// Block layouts and rounding: ggml (ggml-common.h, ggml-quants.c), see the formats chapter of the documentation.
+
+// Vectors in 32 elements.
+static const int V32 = 32 / VW;
+
+// Products and sums of the quantisers must not be fused: their rounding is the file format.
+#if defined(__GNUC__) && !defined(__clang__)
+#define SLOTH_NO_CONTRACT __attribute__((optimize("fp-contract=off")))
+#else
+#define SLOTH_NO_CONTRACT
+#endif
+
+struct FormatF32 {
+  static const int64_t BLOCK = 1;
+  static const int64_t BYTES32 = 128;
+  SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
+    SLOTH_UNROLL
+    for (int i = 0; i < V32; i++) w[i] = vload(reinterpret_cast<const float*>(p) + i * VW);
+  }
+  SLOTH_INLINE void decode_tail(const uint8_t* p, int64_t n, float* out) { memcpy(out, p, static_cast<size_t>(n) * 4); }
+  static void encode(const float* x, int64_t n, uint8_t* out) { memcpy(out, x, static_cast<size_t>(n) * 4); }
+};
+
+struct FormatF16 {
+  static const int64_t BLOCK = 1;
+  static const int64_t BYTES32 = 64;
+  SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
+    SLOTH_UNROLL
+    for (int i = 0; i < V32; i++) w[i] = vload_f16(reinterpret_cast<const uint16_t*>(p) + i * VW);
+  }
+  SLOTH_INLINE void decode_tail(const uint8_t* p, int64_t n, float* out) {
+    const uint16_t* h = reinterpret_cast<const uint16_t*>(p);
+    for (int64_t i = 0; i < n; i++) out[i] = half_to_float(h[i]);
+  }
+  static void encode(const float* x, int64_t n, uint8_t* out) {
+    uint16_t* h = reinterpret_cast<uint16_t*>(out);
+    int64_t i = 0;
+    for (; i + VW <= n; i += VW) vstore_f16(h + i, vload(x + i));
+    for (; i < n; i++) h[i] = float_to_half(x[i]);
+  }
+};
+
+struct FormatBF16 {
+  static const int64_t BLOCK = 1;
+  static const int64_t BYTES32 = 64;
+  SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
+    SLOTH_UNROLL
+    for (int i = 0; i < V32; i++) w[i] = vload_bf16(reinterpret_cast<const uint16_t*>(p) + i * VW);
+  }
+  SLOTH_INLINE void decode_tail(const uint8_t* p, int64_t n, float* out) {
+    const uint16_t* h = reinterpret_cast<const uint16_t*>(p);
+    for (int64_t i = 0; i < n; i++) out[i] = bf16_to_float(h[i]);
+  }
+  static void encode(const float* x, int64_t n, uint8_t* out) {
+    uint16_t* h = reinterpret_cast<uint16_t*>(out);
+    for (int64_t i = 0; i < n; i++) h[i] = float_to_bf16(x[i]);
+  }
+};
+
+struct FormatQ8_0 {
+  static const int64_t BLOCK = 32;
+  static const int64_t BYTES32 = 34;  // f16 d; 32 i8
+  SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
+    const vf d = vset_f16(p);
+    SLOTH_UNROLL
+    for (int i = 0; i < V32; i++) w[i] = vmul(vload_i8(reinterpret_cast<const int8_t*>(p + 2) + i * VW), d);
+  }
+  SLOTH_INLINE void decode_tail(const uint8_t*, int64_t, float*) {}
+  SLOTH_NO_CONTRACT static void encode(const float* x, int64_t n, uint8_t* out) {
+    for (int64_t b = 0; b < n; b += 32, x += 32, out += 34) {
+      vf most = vzero();
+      for (int i = 0; i < 32; i += VW) most = vmax(vabs(vload(x + i)), most);
+      const float d = vhmax(most) / 127.0f;
+      const float id = d != 0.0f ? 1.0f / d : 0.0f;
+      const uint16_t h = float_to_half(d);
+      memcpy(out, &h, 2);
+      for (int i = 0; i < 32; i++) {
+        // Round half away from zero.
+        const float v = x[i] * id;
+        const int whole = static_cast<int>(v);
+        const float rest = v - static_cast<float>(whole);
+        out[2 + i] = static_cast<uint8_t>(static_cast<int8_t>(whole + (rest >= 0.5f) - (rest <= -0.5f)));
+      }
+    }
+  }
+};
+
+struct FormatQ4_0 {
+  static const int64_t BLOCK = 32;
+  static const int64_t BYTES32 = 18;  // f16 d; 16 bytes: element j in the low, j + 16 in the high half; d * (q - 8)
+  SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
+    const vf d = vset_f16(p);
+    const vf m = vmul(d, vset(-8.0f));
+    SLOTH_UNROLL
+    for (int i = 0; i < V32 / 2; i++) {
+      vf lo, hi;
+      vnibbles(p + 2 + i * VW, &lo, &hi);
+      w[i] = vfma(lo, d, m);  // exact: 4 times 11 bits
+      w[i + V32 / 2] = vfma(hi, d, m);
+    }
+  }
+  SLOTH_INLINE void decode_tail(const uint8_t*, int64_t, float*) {}
+  SLOTH_NO_CONTRACT static void encode(const float* x, int64_t n, uint8_t* out) {
+    for (int64_t b = 0; b < n; b += 32, x += 32, out += 18) {
+      float amax = 0.0f, most = 0.0f;  // the signed value of the first largest magnitude becomes -8
+      for (int i = 0; i < 32; i++) {
+        const float a = fabsf(x[i]);
+        if (amax < a) {
+          amax = a;
+          most = x[i];
+        }
+      }
+      const float d = most / -8.0f;
+      const float id = d != 0.0f ? 1.0f / d : 0.0f;
+      const uint16_t h = float_to_half(d);
+      memcpy(out, &h, 2);
+      for (int i = 0; i < 16; i++) {
+        const float v0 = x[i] * id;
+        const float v1 = x[i + 16] * id;
+        const int q0 = static_cast<int8_t>(static_cast<int>(v0 + 8.5f));
+        const int q1 = static_cast<int8_t>(static_cast<int>(v1 + 8.5f));
+        out[2 + i] = static_cast<uint8_t>((q0 < 15 ? q0 : 15) | ((q1 < 15 ? q1 : 15) << 4));
+      }
+    }
+  }
+};
+
+struct FormatQ4_1 {
+  static const int64_t BLOCK = 32;
+  static const int64_t BYTES32 = 20;  // f16 d, m; 16 bytes of halves as in q4_0; d * q + m
+  SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
+    const vf d = vset_f16(p);
+    const vf m = vset_f16(p + 2);
+    SLOTH_UNROLL
+    for (int i = 0; i < V32 / 2; i++) {
+      vf lo, hi;
+      vnibbles(p + 4 + i * VW, &lo, &hi);
+      w[i] = vfma(lo, d, m);
+      w[i + V32 / 2] = vfma(hi, d, m);
+    }
+  }
+  SLOTH_INLINE void decode_tail(const uint8_t*, int64_t, float*) {}
+  SLOTH_NO_CONTRACT static void encode(const float* x, int64_t n, uint8_t* out) {
+    for (int64_t b = 0; b < n; b += 32, x += 32, out += 20) {
+      float low = FLT_MAX, high = -FLT_MAX;
+      for (int i = 0; i < 32; i++) {
+        if (x[i] < low) low = x[i];
+        if (x[i] > high) high = x[i];
+      }
+      const float d = (high - low) / 15.0f;
+      const float id = d != 0.0f ? 1.0f / d : 0.0f;
+      const uint16_t hd = float_to_half(d), hm = float_to_half(low);
+      memcpy(out, &hd, 2);
+      memcpy(out + 2, &hm, 2);
+      for (int i = 0; i < 16; i++) {
+        const float v0 = (x[i] - low) * id;
+        const float v1 = (x[i + 16] - low) * id;
+        const int q0 = static_cast<int8_t>(static_cast<int>(v0 + 0.5f));
+        const int q1 = static_cast<int8_t>(static_cast<int>(v1 + 0.5f));
+        out[4 + i] = static_cast<uint8_t>((q0 < 15 ? q0 : 15) | ((q1 < 15 ? q1 : 15) << 4));
+      }
+    }
+  }
+};
+
+// Runs BODY with F as the struct of a format code (the binding has checked the code).
+#define SLOTH_WITH_FORMAT(code, F, ...)                          \
+  switch (code) {                                                \
+    case FORMAT_F32: { typedef FormatF32 F; __VA_ARGS__; break; }   \
+    case FORMAT_F16: { typedef FormatF16 F; __VA_ARGS__; break; }   \
+    case FORMAT_BF16: { typedef FormatBF16 F; __VA_ARGS__; break; } \
+    case FORMAT_Q8_0: { typedef FormatQ8_0 F; __VA_ARGS__; break; } \
+    case FORMAT_Q4_0: { typedef FormatQ4_0 F; __VA_ARGS__; break; } \
+    case FORMAT_Q4_1: { typedef FormatQ4_1 F; __VA_ARGS__; break; } \
+    default: break;                                              \
+  }
+
+// Byte offset of element c (a multiple of BLOCK) in a row.
+template <class F>
+SLOTH_INLINE int64_t format_offset(int64_t c) {
+  return F::BLOCK == 1 ? c * (F::BYTES32 / 32) : (c / 32) * F::BYTES32;
+}
+
+// n elements from column c of a stored row, as f32 (c and n multiples of BLOCK).
+template <class F>
+SLOTH_INLINE void decode_row(const uint8_t* row, int64_t c, int64_t n, float* SLOTH_RESTRICT out) {
+  const uint8_t* p = row + format_offset<F>(c);
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32, p += F::BYTES32) {
+    vf w[V32];
+    F::decode32(p, w);
+    SLOTH_UNROLL
+    for (int j = 0; j < V32; j++) vstore(out + i + j * VW, w[j]);
+  }
+  if (i < n) F::decode_tail(p, n - i, out + i);
+}
+
+// --- kernels
+
+static void dequantize(Pool* pool, float* out, const void* w, int64_t format, int64_t rows, int64_t cols) {
+  const uint8_t* base = static_cast<const uint8_t*>(w);
+  const int64_t bytes = format_row_bytes(format, cols);
+  par_rows(pool, rows, cols, [=](int64_t from, int64_t to, int, int) {
+    for (int64_t r = from; r < to; r++) SLOTH_WITH_FORMAT(format, F, decode_row<F>(base + r * bytes, 0, cols, out + r * cols))
+  });
+}
+
+static void quantize(Pool* pool, void* out, const float* x, int64_t format, int64_t rows, int64_t cols) {
+  uint8_t* base = static_cast<uint8_t*>(out);
+  const int64_t bytes = format_row_bytes(format, cols);
+  par_rows(pool, rows, cols, [=](int64_t from, int64_t to, int, int) {
+    for (int64_t r = from; r < to; r++) SLOTH_WITH_FORMAT(format, F, F::encode(x + r * cols, cols, base + r * bytes))
+  });
+}
+
+static void embedding(Pool* pool, float* out, const void* w, int64_t format, const int32_t* ids, int64_t rows, int64_t vocab, int64_t cols, double scale) {
+  const uint8_t* base = static_cast<const uint8_t*>(w);
+  const int64_t bytes = format_row_bytes(format, cols);
+  const float s = static_cast<float>(scale);
+  par_rows(pool, rows, cols, [=](int64_t from, int64_t to, int, int) {
+    for (int64_t r = from; r < to; r++) {
+      float* o = out + r * cols;
+      const int64_t id = ids[r];
+      if (id < 0 || id >= vocab) {
+        pool_fail(pool, "embedding", "token id outside the vocabulary", r, id);
+        memset(o, 0, static_cast<size_t>(cols) * 4);
+        continue;
+      }
+      SLOTH_WITH_FORMAT(format, F, decode_row<F>(base + id * bytes, 0, cols, o))
+      if (s != 1.0f) {
+        for (int64_t c = 0; c < cols; c++) o[c] *= s;
+      }
+    }
+  });
+}
