@@ -76,6 +76,7 @@ struct KernelInfo {
   const char* argNames;
   int jsArgs;
   int allArgs;
+  int seedArg;  // the one integer that may be negative, or -1
   const ArgType* types;
   CommandRun run;
   void (*check)(Check&);
@@ -88,6 +89,19 @@ constexpr int count_names(const char* s) {
   return n;
 }
 
+constexpr int name_index(const char* s, const char* wanted) {
+  int index = 0;
+  while (*s) {
+    int i = 0;
+    while (wanted[i] && s[i] == wanted[i]) i++;
+    if (!wanted[i] && (s[i] == ',' || s[i] == 0)) return index;
+    while (*s && *s != ',') s++;
+    if (*s) s++;
+    index++;
+  }
+  return -1;
+}
+
 #define SLOTH_DEFINE_CHECK(NAME, NAMES, ...) \
   void check_##NAME(Check& c) __VA_ARGS__     \
   void (*lookup_##NAME(const KernelTable& t))() { return reinterpret_cast<void (*)()>(t.NAME); }
@@ -96,7 +110,7 @@ SLOTH_KERNEL_LIST(SLOTH_DEFINE_CHECK)
 template <class S>
 constexpr KernelInfo make_info(const char* name, const char* names, void (*check)(Check&), void (*(*lookup)(const KernelTable&))()) {
   static_assert(S::count <= 25, "Command::args is too small");
-  return KernelInfo{name, names, count_names(names), S::count, S::types, &S::run, check, lookup};
+  return KernelInfo{name, names, count_names(names), S::count, name_index(names, "seed"), S::types, &S::run, check, lookup};
 }
 
 #define SLOTH_DEFINE_INFO(NAME, NAMES, ...) make_info<decltype(signature_of(KernelTable::NAME))>(#NAME, NAMES, check_##NAME, lookup_##NAME),
@@ -251,7 +265,7 @@ napi_value call_kernel(napi_env env, napi_callback_info callback) {
         return nullptr;
       }
       a.integer = static_cast<int64_t>(d);
-      if (a.integer < 0) {
+      if (a.integer < 0 && i != info.seedArg) {
         throw_argument(b, info, i, "must not be negative");
         return nullptr;
       }

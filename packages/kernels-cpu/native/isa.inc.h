@@ -19,11 +19,17 @@
 namespace sloth {
 namespace SLOTH_ISA {
 
-#if __has_include("hot/simd.h")
 #include "hot/simd.h"
-#endif
 #include "parallel.h"
+#include "vmath.h"
 #include "elementwise.h"
+#include "reduce.h"
+#include "random.h"
+#include "rows.h"
+#include "norm_rope.h"
+#include "activation.h"
+#include "optimizer.h"
+#include "sample.h"
 
 #if __has_include("hot/table.h")
 #include "hot/table.h"
@@ -36,6 +42,13 @@ const KernelTable* table() {
   if (!filled) {
     t.isa = SLOTH_ISA_NAME;
     elementwise_fill(t);
+    reduce_fill(t);
+    random_fill(t);
+    rows_fill(t);
+    norm_rope_fill(t);
+    activation_fill(t);
+    optimizer_fill(t);
+    sample_fill(t);
 #if defined(SLOTH_HOT)
     hot_fill(t);
 #endif

@@ -81,6 +81,13 @@ struct Check {
   void atMost(int i, int64_t limit, const char* what) {
     if (n(i) > limit) fail(i, what);
   }
+  void word(int i) { atMost(i, 0xffffffff, "must fit 32 bits"); }
+  void finite(int i) {
+    if (!(x(i) - x(i) == 0)) fail(i, "must be finite");
+  }
+  void fraction(int i) {
+    if (!(x(i) >= 0 && x(i) < 1)) fail(i, "must be in [0, 1)");
+  }
   void flag(int i) { atMost(i, 1, "must be 0 or 1"); }
   void positive(int i) {
     if (n(i) < 1) fail(i, "must be at least 1");
@@ -127,10 +134,23 @@ struct Check {
   SPEC(dropout, "out,x,p,n,seed,stream,step", {                                                                                                        \
     c.f32(0, c.n(3));                                                                                                                                  \
     c.f32(1, c.n(3));                                                                                                                                  \
-    if (!(c.x(2) >= 0 && c.x(2) <= 1)) c.fail(2, "must be in [0, 1]");                                                                                 \
+    if (!(c.x(2) >= 0 && c.x(2) < 1)) c.fail(2, "must be in [0, 1)");                                                                                  \
+    c.word(5);                                                                                                                                         \
+    c.word(6);                                                                                                                                         \
   })                                                                                                                                                   \
-  SPEC(randomUniform, "out,low,high,n,seed,stream", { c.f32(0, c.n(3)); })                                                                             \
-  SPEC(randomNormal, "out,mean,std,n,seed,stream", { c.f32(0, c.n(3)); })                                                                              \
+  SPEC(randomUniform, "out,low,high,n,seed,stream", {                                                                                                  \
+    c.f32(0, c.n(3));                                                                                                                                  \
+    c.finite(1);                                                                                                                                       \
+    c.finite(2);                                                                                                                                       \
+    if (!(c.x(1) <= c.x(2))) c.fail(1, "must not be above high");                                                                                      \
+    c.word(5);                                                                                                                                         \
+  })                                                                                                                                                   \
+  SPEC(randomNormal, "out,mean,std,n,seed,stream", {                                                                                                   \
+    c.f32(0, c.n(3));                                                                                                                                  \
+    c.finite(1);                                                                                                                                       \
+    c.finite(2);                                                                                                                                       \
+    c.word(5);                                                                                                                                         \
+  })                                                                                                                                                   \
   SPEC(sumSquares, "out,slot,x,n", {                                                                                                                   \
     c.need(0, times(plus(c.n(1), 1), 8));                                                                                                              \
     c.f32(2, c.n(3));                                                                                                                                  \
@@ -313,6 +333,8 @@ struct Check {
   })                                                                                                                                                   \
   SPEC(adamw, "p,g,m,v,n,lr,beta1,beta2,eps,weightDecay,step,gradScale", {                                                                             \
     for (int i = 0; i < 4; i++) c.f32(i, c.n(4));                                                                                                      \
+    c.fraction(6);                                                                                                                                     \
+    c.fraction(7);                                                                                                                                     \
     c.positive(10);                                                                                                                                    \
   })                                                                                                                                                   \
   SPEC(adamw8bit, "p,g,m8,v8,mAbs,vAbs,n,lr,beta1,beta2,eps,weightDecay,step,gradScale", {                                                             \
@@ -322,6 +344,8 @@ struct Check {
     c.need(3, c.n(6));                                                                                                                                 \
     c.f32(4, (c.n(6) + 255) / 256);                                                                                                                    \
     c.f32(5, (c.n(6) + 255) / 256);                                                                                                                    \
+    c.fraction(8);                                                                                                                                     \
+    c.fraction(9);                                                                                                                                     \
     c.positive(12);                                                                                                                                    \
   })                                                                                                                                                   \
   SPEC(cacheWrite, "kCache,vCache,k,ldk,v,ldv,slots,rows,width", {                                                                                     \

@@ -118,15 +118,18 @@ function run(command, args) {
   })
 }
 
-/** Weak functions of an ISA unit would run its instructions on machines that lack them once the linker has merged them with another unit's. */
-async function checkNoWeakSymbols(compiler, object) {
+/**
+ * A weak function of an ISA unit that other units also have would run this unit's instructions on machines that lack them, once the linker has merged the two.
+ * Names that hold the unit's own namespace cannot be merged.
+ */
+async function checkNoWeakSymbols(compiler, object, isa) {
   let listing
   try {
     listing = await run(compiler.file.replace(/(g\+\+|clang\+\+|c\+\+)(-[\d.]+)?$/, "nm"), ["-C", object])
   } catch {
     return // no nm beside the compiler: the check is made where there is one
   }
-  const weak = listing.split("\n").filter((line) => /^[0-9a-f]+ [WV] /.test(line))
+  const weak = listing.split("\n").filter((line) => /^[0-9a-f]+ [WVu] /.test(line) && !line.includes(`sloth::${isa}::`))
   if (weak.length > 0) throw new Error(`${object} has weak symbols:\n${weak.join("\n")}`)
 }
 
@@ -145,7 +148,8 @@ async function compile(compiler, name, flags, headers, verbose) {
   const start = Date.now()
   const output = await run(compiler.file, [...args, "-c", source, "-o", temporary])
   if (output.trim() !== "") console.warn(output.trim())
-  if (name.startsWith("isa_")) await checkNoWeakSymbols(compiler, temporary)
+  const isa = /^isa_(\w+)\.cpp$/.exec(name)?.[1]
+  if (isa !== undefined) await checkNoWeakSymbols(compiler, temporary, isa)
   renameSync(temporary, object)
   if (verbose) console.log(`  ${name} ${((Date.now() - start) / 1000).toFixed(1)} s`)
   return { object, built: true }
