@@ -1,11 +1,25 @@
 import { describe, expect, test } from "bun:test"
 import { spawnSync } from "node:child_process"
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 
 const root = join(import.meta.dirname, "..")
-const pages = ["README.md", ...readdirSync(join(root, "docs")).filter((n) => n.endsWith(".md")).map((n) => `docs/${n}`)]
+const pages = [
+  "README.md",
+  ...readdirSync(join(root, "docs"))
+    .filter((n) => n.endsWith(".md"))
+    .map((n) => `docs/${n}`),
+]
 
 interface Block {
   readonly info: string
@@ -38,9 +52,25 @@ const project = (): string => {
 const withSloth = (folder: string): NodeJS.ProcessEnv => {
   const bin = join(folder, ".bin")
   mkdirSync(bin, { recursive: true })
-  writeFileSync(join(bin, "sloth"), `#!/bin/sh\nexec "${process.execPath}" "${join(root, "packages/cli/src/bin.ts")}" "$@"\n`, { mode: 0o755 })
-  writeFileSync(join(bin, "bunx"), `#!/bin/sh\nexec "${process.execPath}" "${join(root, "packages/cli/src/bin.ts")}" "\${@:2}"\n`.replace("/bin/sh", "/bin/bash"), { mode: 0o755 })
-  return { ...process.env, PATH: `${bin}:${dirname(process.execPath)}:${process.env["PATH"]}`, NO_COLOR: "1", SLOTH_HOME: join(folder, ".sloth") }
+  writeFileSync(
+    join(bin, "sloth"),
+    `#!/bin/sh\nexec "${process.execPath}" "${join(root, "packages/cli/src/bin.ts")}" "$@"\n`,
+    { mode: 0o755 },
+  )
+  writeFileSync(
+    join(bin, "bunx"),
+    `#!/bin/sh\nexec "${process.execPath}" "${join(root, "packages/cli/src/bin.ts")}" "\${@:2}"\n`.replace(
+      "/bin/sh",
+      "/bin/bash",
+    ),
+    { mode: 0o755 },
+  )
+  return {
+    ...process.env,
+    PATH: `${bin}:${dirname(process.execPath)}:${process.env["PATH"]}`,
+    NO_COLOR: "1",
+    SLOTH_HOME: join(folder, ".sloth"),
+  }
 }
 
 describe("documentation", () => {
@@ -55,8 +85,13 @@ describe("documentation", () => {
           for (const [i, b] of runnable.entries()) {
             const file = join(folder, b.info.startsWith("ts") ? `snippet-${i}.ts` : `snippet-${i}.sh`)
             writeFileSync(file, `${b.text}\n`)
-            const r = b.info.startsWith("ts") ? spawnSync(process.execPath, [file], { cwd: folder, encoding: "utf8", env }) : spawnSync("bash", ["-euo", "pipefail", file], { cwd: folder, encoding: "utf8", env })
-            if (r.status !== 0) throw new Error(`${page}:${b.line} failed (${r.status}):\n${b.text}\n---\n${r.stdout.slice(-3000)}\n${r.stderr.slice(-3000)}`)
+            const r = b.info.startsWith("ts")
+              ? spawnSync(process.execPath, [file], { cwd: folder, encoding: "utf8", env })
+              : spawnSync("bash", ["-euo", "pipefail", file], { cwd: folder, encoding: "utf8", env })
+            if (r.status !== 0)
+              throw new Error(
+                `${page}:${b.line} failed (${r.status}):\n${b.text}\n---\n${r.stdout.slice(-3000)}\n${r.stderr.slice(-3000)}`,
+              )
           }
         } finally {
           rmSync(folder, { recursive: true, force: true })
@@ -64,7 +99,9 @@ describe("documentation", () => {
       }, 300_000)
     test(`${page}: links lead somewhere`, () => {
       const text = readFileSync(join(root, page), "utf8").replace(/```[\s\S]*?```/g, "")
-      const broken = [...text.matchAll(/\]\((?!https?:|#|mailto:)([^)#\s]+)[^)]*\)/g)].map((m) => m[1]!).filter((target) => !existsSync(join(root, dirname(page), target)))
+      const broken = [...text.matchAll(/\]\((?!https?:|#|mailto:)([^)#\s]+)[^)]*\)/g)]
+        .map((m) => m[1]!)
+        .filter((target) => !existsSync(join(root, dirname(page), target)))
       expect(broken).toEqual([])
     })
   }
