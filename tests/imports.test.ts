@@ -21,7 +21,6 @@ const ORDER = [
 const NEVER: Record<string, readonly string[]> = {
   "kernels-cpu": ["tensor"],
   export: ["train", "data", "infer"],
-  testing: ["train", "infer", "export", "data"],
   nano: ["core", "tensor", "kernels-cpu", "model", "data", "infer", "train", "export", "testing"],
 }
 /** Only the packages that compose the standard set may name plugins. */
