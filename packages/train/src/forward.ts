@@ -66,17 +66,30 @@ export const lossPass = (model: CausalLM, batch: MicroBatch, sums: Tensor, slot:
   )
 }
 
-/** Log-probs f32 `[scored]` without gradients; the caller disposes them. */
-export const logprobPass = (model: CausalLM, batch: MicroBatch, options: PassOptions = {}): Tensor => {
+/** Log-probs of the scored rows f32 `[scored]` without gradients, dropout off; with `entropy` also the entropies. Waits for the device. */
+export const readLogprobs = async (
+  model: CausalLM,
+  batch: MicroBatch,
+  options: { readonly adapters?: boolean; readonly entropy?: boolean } = {},
+): Promise<{ logprobs: Float32Array; entropy: Float32Array | undefined }> => {
   const { engine } = model
-  return engine.keep(
-    engine.scope(() =>
-      engine.noGrad(() => {
-        const { h, targets } = scoredHidden(model, batch, options)
-        return linearLogprobs(h, model.head.weight.tensor, targets, model.head).logprobs
-      }),
-    ),
+  const made = engine.scope(() =>
+    engine.noGrad(() => {
+      const { h, targets } = scoredHidden(model, batch, { adapters: options.adapters ?? true })
+      const { logprobs, entropy } = linearLogprobs(h, model.head.weight.tensor, targets, {
+        ...model.head,
+        entropy: options.entropy ?? false,
+      })
+      return entropy === undefined ? [logprobs] : [logprobs, entropy]
+    }),
   )
+  for (const tensor of made) engine.keep(tensor)
+  try {
+    const [logprobs, entropy] = await Promise.all(made.map((tensor) => tensor.readFloats()))
+    return { logprobs: logprobs!, entropy }
+  } finally {
+    for (const tensor of made) tensor.dispose()
+  }
 }
 
 /** Log-probs with the tape that leads back from them; the caller runs or disposes the tape and disposes the tensors. */

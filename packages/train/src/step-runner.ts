@@ -1,11 +1,11 @@
 import { SlothError } from "@sloth/core"
 import type { CausalLM } from "@sloth/model"
 import type { ActivationPolicy, Tensor } from "@sloth/tensor"
-import { crossEntropyPass, logprobPass, recordedLogprobs } from "./forward.ts"
+import { crossEntropyPass, readLogprobs, recordedLogprobs } from "./forward.ts"
 import { buildMicroBatch, splitUnits, type MicroBatch, type SplitOptions } from "./micro-batch.ts"
 import { unitSize, type LogprobLoss, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import { clipFactor, type AdamW } from "./optimizer.ts"
-import { yieldToLoop } from "./internal/yield.ts"
+import { MICRO_BATCHES_AHEAD, yieldToLoop } from "./internal/yield.ts"
 
 /** How optimizer steps run. */
 export interface StepOptions<Unit extends TrainingUnit = TrainingUnit> extends SplitOptions {
@@ -87,7 +87,10 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
           for (const [name, value] of Object.entries(result.metrics ?? {})) metrics[name] = (metrics[name] ?? 0) + value
         }
         // Enqueueing takes a few milliseconds: timers, signals and the terminal get their turn in between.
-        if (i + 1 < batches.length) await yieldToLoop()
+        if (i + 1 < batches.length) {
+          await yieldToLoop()
+          if (i % MICRO_BATCHES_AHEAD === MICRO_BATCHES_AHEAD - 1) await engine.backend.synchronize()
+        }
       }
       for (const [i, { tensor }] of parameters.entries()) {
         const g = tensor.grad
@@ -132,12 +135,7 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
     const { policy } = this.#options
     let reference: Float32Array | undefined
     if (loss.reference === true) {
-      const base = logprobPass(this.#model, batch, { adapters: false })
-      try {
-        reference = await base.readFloats()
-      } finally {
-        base.dispose()
-      }
+      reference = (await readLogprobs(this.#model, batch, { adapters: false })).logprobs
     }
     const { logprobs, entropy, tape } = recordedLogprobs(this.#model, batch, {
       policy,

@@ -1,0 +1,42 @@
+import { createHash } from "node:crypto"
+import { openDataset, type Dataset, type DatasetOptions, type Example } from "@sloth/data"
+import { datasetOptionsOf, type TrainConfig } from "./config.ts"
+import type { TrainingUnit } from "./objective.ts"
+
+/** Rows to train on and rows to evaluate on. A `Dataset` of `@sloth/data` is one. */
+export interface TrainData<Row = Example> {
+  readonly examples: readonly Row[]
+  /** Rows that are only evaluated. */
+  readonly heldOut?: readonly Row[]
+  /** SHA-256 (hex) of the training rows, for resuming; computed from the units when absent. */
+  readonly examplesHash?: string
+  /** Printable sentence on what the rows are. */
+  readonly statement?: string
+}
+
+/**
+ * Opens training and evaluation rows as a configuration says (mask, maxLength, overlong, evalData or evalFraction, seed).
+ * Errors: those of `openDataset`.
+ */
+export const openTrainData = async (
+  source: string | readonly string[] | readonly object[],
+  config: TrainConfig,
+  options: Omit<DatasetOptions, "mask" | "maxLength" | "overlong" | "heldOut" | "seed">,
+): Promise<Dataset> => {
+  const settings = { ...options, ...datasetOptionsOf(config) }
+  const data = await openDataset(source, settings)
+  if (config.evalData === undefined) return data
+  const evaluation = await openDataset(config.evalData, { ...settings, heldOut: 0 })
+  return { ...data, heldOut: evaluation.examples }
+}
+
+/** SHA-256 (hex) of what the trainer sees of the rows. */
+export const hashUnits = (units: readonly TrainingUnit[]): string => {
+  const hash = createHash("sha256")
+  for (const unit of units) {
+    hash.update(JSON.stringify(unit.segments))
+    for (const part of [unit.tokens, unit.scoredRows, unit.targets])
+      hash.update(new Uint8Array(part.buffer, part.byteOffset, part.byteLength))
+  }
+  return hash.digest("hex")
+}

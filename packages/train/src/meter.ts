@@ -1,0 +1,109 @@
+import type { LoraConfig } from "@sloth/model"
+import { createMeterBackend, Engine, type ActivationPolicy, type MeterBackend, type MeterReading } from "@sloth/tensor"
+import type { TrainConfig } from "./config.ts"
+import { crossEntropyPass, recordedLogprobs } from "./forward.ts"
+import { buildMicroBatch } from "./micro-batch.ts"
+import { makeTrainable, type TrainModel } from "./model-files.ts"
+import type { ObjectiveLoss, TrainingUnit } from "./objective.ts"
+import { AdamW, parameterGroups } from "./optimizer.ts"
+
+/** How a backend rounds allocations and what scratch its kernels take; see `createMeterBackend`. */
+export type MeterOptions = NonNullable<Parameters<typeof createMeterBackend>[0]>
+
+/** Bytes that a run holds all the time. */
+export interface StandingMemory {
+  /** Weights used in place from their files. */
+  readonly mappedBytes: number
+  /** Weights in memory: vectors, re-ordered matrices, f32 copies of weights that train. */
+  readonly weightBytes: number
+  readonly adapterBytes: number
+  readonly gradientBytes: number
+  readonly optimizerBytes: number
+}
+
+/** The real model, adapter, loss and optimizer on a backend that only counts. */
+export class TrainMeter implements Disposable {
+  readonly parameters: number
+  readonly trainableParameters: number
+  /** LoRA's settings; undefined with full fine-tuning. */
+  readonly lora: LoraConfig | undefined
+  /** Linear layers with an adapter. */
+  readonly adaptedLayers: number
+  readonly standing: StandingMemory
+  readonly #backend: MeterBackend
+  readonly #model
+  readonly #optimizer: AdamW
+  readonly #loss: ObjectiveLoss
+
+  constructor(files: TrainModel, config: TrainConfig, loss: ObjectiveLoss, options: MeterOptions = {}) {
+    this.#backend = createMeterBackend(options)
+    this.#loss = loss
+    const { memory } = this.#backend
+    const live = () => memory.stats().liveBytes
+    this.#model = files.build(new Engine(this.#backend))
+    this.parameters = this.#model.parameterCount
+    const built = live()
+    this.lora = makeTrainable(this.#model, config)
+    const trainables = this.#model.trainables()
+    const size = (group: string) =>
+      trainables.filter((t) => t.group === group).reduce((n, t) => n + t.tensor.storage.bytes, 0)
+    const attached = live()
+    this.#optimizer = new AdamW(this.#model.engine, parameterGroups(this.#model, config), config)
+    this.trainableParameters = trainables.reduce((n, t) => n + t.tensor.size, 0)
+    this.adaptedLayers = [...this.#model.linears.values()].filter((l) => l.adapter !== undefined).length
+    const adapterBytes = size("adapter")
+    this.standing = {
+      mappedBytes: memory.stats().mappedBytes,
+      weightBytes: Math.max(built, attached - adapterBytes),
+      adapterBytes,
+      gradientBytes: this.trainableParameters * 4,
+      optimizerBytes: live() - attached,
+    }
+  }
+
+  /**
+   * What a micro-batch of these units costs in the middle of a step, when gradients exist already: `peakBytes` is the largest number of live bytes, standing memory included.
+   */
+  measure(units: readonly TrainingUnit[], policy: ActivationPolicy): MeterReading {
+    const batch = buildMicroBatch(units)
+    const { engine } = this.#model
+    const dropout = { seed: 0, step: 1 }
+    const pass = () => {
+      if (this.#loss.kind === "cross-entropy") {
+        const sums = engine.keep(engine.zeros([1], "f64"))
+        crossEntropyPass(
+          this.#model,
+          batch,
+          new Float32Array(batch.targets.length),
+          { policy, dropout },
+          sums,
+          0,
+          this.#loss.weights !== undefined,
+        )
+        sums.dispose()
+        return
+      }
+      const { logprobs, entropy, tape } = recordedLogprobs(this.#model, batch, {
+        policy,
+        dropout,
+        entropy: this.#loss.entropy ?? false,
+      })
+      engine.scope(() =>
+        tape.backward([{ tensor: logprobs, gradient: engine.from(new Float32Array(batch.targets.length)) }]),
+      )
+      logprobs.dispose()
+      entropy?.dispose()
+    }
+    pass()
+    this.#backend.restart()
+    pass()
+    const reading = this.#backend.reading()
+    this.#model.clearGradients()
+    return reading
+  }
+
+  [Symbol.dispose](): void {
+    this.#optimizer[Symbol.dispose]()
+    this.#model[Symbol.dispose]()
+  }
+}

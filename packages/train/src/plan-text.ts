@@ -1,0 +1,96 @@
+import { formatBytes } from "@sloth/core"
+import type { RunPlan } from "./plan.ts"
+
+const count = (n: number): string => Math.round(n).toLocaleString("en-US")
+
+/** 134.5 M, 1.24 B. */
+const large = (n: number): string =>
+  n >= 1e9
+    ? `${(n / 1e9).toFixed(2)} B`
+    : n >= 1e6
+      ? `${(n / 1e6).toFixed(2)} M`
+      : n >= 1e4
+        ? `${(n / 1e3).toFixed(1)} K`
+        : count(n)
+
+/** Seconds as people say them: "0.8 s", "12 min", "3 h 20 min". */
+export const formatSeconds = (seconds: number): string => {
+  if (seconds < 0.1) return `${(seconds * 1000).toFixed(0)} ms`
+  if (seconds < 10) return `${seconds.toFixed(1)} s`
+  if (seconds < 120) return `${Math.round(seconds)} s`
+  const minutes = Math.round(seconds / 60)
+  if (minutes < 120) return `${minutes} min`
+  const hours = Math.floor(minutes / 60)
+  if (hours < 48) return `${hours} h ${minutes % 60} min`
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`
+}
+
+const POLICIES = {
+  keep: "all activations kept",
+  recompute: "cheap activations made again in the backward pass",
+  checkpoint: "blocks run again in the backward pass",
+} as const
+
+/** A plan as lines of text for a terminal. */
+export const formatPlan = (plan: RunPlan): string => {
+  const { memory, disk, time, adapter } = plan
+  const share = (100 * plan.trainableParameters) / plan.parameters
+  const what =
+    adapter === undefined
+      ? "all weights"
+      : `LoRA rank ${adapter.rank}, alpha ${adapter.alpha}${adapter.rankStabilized ? " (rsLoRA)" : ""}${
+          adapter.dropout > 0 ? `, dropout ${adapter.dropout}` : ""
+        } on ${adapter.layers} layers${adapter.modulesToSave.length > 0 ? ` and ${adapter.modulesToSave.join(", ")} whole` : ""}`
+  const parts = [
+    ["weights mapped from files", memory.mappedBytes],
+    ["weights in memory", memory.weightBytes],
+    ["adapter", memory.adapterBytes],
+    ["gradients", memory.gradientBytes],
+    ["optimizer", memory.optimizerBytes],
+    ["activations", memory.activationBytes],
+    ["runtime", memory.runtimeBytes],
+  ] as const
+  const lines: (readonly [string, string])[] = [
+    ["model", `${plan.model}, ${large(plan.parameters)} parameters`],
+    [
+      "training",
+      `${plan.method}: ${what}, ${large(plan.trainableParameters)} parameters trained (${share.toFixed(share < 1 ? 2 : 1)} %)`,
+    ],
+    [
+      "data",
+      `${count(plan.rows)} rows, ${count(plan.epochTokens)} tokens, ${count(plan.epochScoredTokens)} scored, longest ${count(plan.longest)}${
+        plan.evaluationRows > 0 ? `; ${count(plan.evaluationRows)} rows for evaluation` : ""
+      }`,
+    ],
+    [
+      "steps",
+      `${count(plan.steps)} of ${count(plan.batch)} rows (${plan.epochs.toFixed(plan.epochs % 1 === 0 ? 0 : 2)} epochs of ${count(plan.stepsPerEpoch)})${
+        plan.warmupSteps > 0 ? `, ${count(plan.warmupSteps)} of them warm-up` : ""
+      }, about ${large(plan.tokens)} tokens`,
+    ],
+    [
+      "micro-batches",
+      `${plan.packing ? `up to ${count(plan.tokenBudget)} tokens` : "one row each"}, ${plan.microBatchesPerStep.toFixed(1)} a step; ${POLICIES[plan.policy]}`,
+    ],
+    [
+      "memory",
+      `${formatBytes(memory.peakBytes)} of ${formatBytes(memory.budgetBytes)}: ${parts
+        .filter(([, bytes]) => bytes > 0)
+        .map(([name, bytes]) => `${name} ${formatBytes(bytes)}`)
+        .join(", ")}`,
+    ],
+    [
+      "disk",
+      `${formatBytes(disk.neededBytes)} of ${formatBytes(disk.freeBytes)} free: up to ${disk.checkpoints} checkpoints of ${formatBytes(disk.checkpointBytes)}, result ${formatBytes(disk.outputBytes)}`,
+    ],
+  ]
+  if (time !== undefined)
+    lines.push([
+      "time",
+      `${formatSeconds(time.seconds)}: ${formatSeconds(time.secondsPerStep)} a step, ${count(time.tokensPerSecond)} tokens/s, from ${(time.flopsPerSecond / 1e9).toFixed(1)} GFLOP/s measured`,
+    ])
+  return [
+    ...lines.map(([name, text]) => `${name.padEnd(14)} ${text}`),
+    ...plan.warnings.map((w) => `${"note".padEnd(14)} ${w}`),
+  ].join("\n")
+}

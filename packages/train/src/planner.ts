@@ -1,0 +1,277 @@
+import { formatBytes, freeDiskBytes, SlothError } from "@sloth/core"
+import type { ActivationPolicy, MeterReading } from "@sloth/tensor"
+import type { CausalLM } from "@sloth/model"
+import { measureSpeed } from "./calibrate.ts"
+import type { TrainConfig } from "./config.ts"
+import { availableMemory, deviceMemory, residentBytes } from "./internal/machine.ts"
+import { TrainMeter, type MeterOptions } from "./meter.ts"
+import { splitUnits } from "./micro-batch.ts"
+import type { TrainModel } from "./model-files.ts"
+import type { ObjectiveLoss, TrainingUnit } from "./objective.ts"
+import type { MemoryPlan, RunPlan, TimePlan } from "./plan.ts"
+import { formatSeconds } from "./plan-text.ts"
+import { StepPositions } from "./position.ts"
+import { warmupOf } from "./schedule.ts"
+
+/** Token budgets the planner tries; more tokens in a pass bring a CPU nothing. */
+export const TOKEN_BUDGETS: readonly number[] = [2048, 1024, 512, 256]
+
+const POLICIES: readonly ActivationPolicy[] = ["keep", "recompute", "checkpoint"]
+
+// A typical machine, for choosing among plans: the choice must not depend on what was measured, or two equal runs could differ in their last bits.
+const TYPICAL = { flopsPerSecond: 1e11, bytesPerSecond: 1e10, secondsPerCall: 2e-5 }
+
+/** What the planner looks at. */
+export interface PlanInput {
+  readonly model: TrainModel
+  readonly config: TrainConfig
+  /** Name of the method, for the printed plan. */
+  readonly method: string
+  readonly loss: ObjectiveLoss
+  readonly units: readonly TrainingUnit[]
+  readonly evaluationUnits: readonly TrainingUnit[]
+  /** Memory of the device in bytes. */
+  readonly memoryBytes: number
+  /** Where the run will write; the working folder when absent. */
+  readonly directory?: string
+  /** The model on its backend, to measure the machine's speed; no forecast of time without it. */
+  readonly measure?: CausalLM
+  /** Split and policy that an earlier start of the run decided. */
+  readonly decided?: Pick<RunPlan, "tokenBudget" | "policy" | "packing">
+  readonly meter?: MeterOptions
+  /** Resident bytes of the process before the model was loaded; now's when absent. */
+  readonly runtimeBytes?: number
+}
+
+interface Candidate {
+  readonly tokenBudget: number
+  readonly policy: ActivationPolicy
+  readonly reading: MeterReading
+}
+
+/** A micro-batch as large as they get: the longest unit, then the rest of the tokens in others; every row scored, which is the most there can be. */
+const largestMicroBatch = (units: readonly TrainingUnit[], batch: number, tokenBudget: number, packing: boolean) => {
+  const sizes = units.map((u) => u.tokens.length).sort((a, b) => b - a)
+  const longest = sizes[0]!
+  const step = sizes.slice(0, batch).reduce((a, b) => a + b, 0)
+  const tokens = packing ? Math.max(longest, Math.min(tokenBudget, step)) : longest
+  const scoredShare = Math.min(1, Math.max(...units.map((u) => u.targets.length / u.tokens.length)))
+  const lengths = [longest]
+  for (let left = tokens - longest; left > 0; left -= lengths.at(-1)!) lengths.push(Math.min(left, longest))
+  return lengths.map((length): TrainingUnit => {
+    const scored = Math.max(1, Math.ceil(length * scoredShare))
+    return {
+      tokens: new Int32Array(length),
+      segments: [{ length, parent: null }],
+      scoredRows: Int32Array.from({ length: scored }, (_, i) => Math.min(i, length - 1)),
+      targets: new Int32Array(scored),
+      sourceTokens: length,
+      row: 0,
+    }
+  })
+}
+
+/** Seconds that a reading takes on a typical machine, with reading the weights twice. */
+const typicalSeconds = (reading: MeterReading, weightBytes: number): number =>
+  reading.flops / TYPICAL.flopsPerSecond +
+  (reading.elementwiseBytes + 2 * weightBytes) / TYPICAL.bytesPerSecond +
+  reading.calls * TYPICAL.secondsPerCall
+
+/**
+ * Plans a run by running the real model code on a backend that counts: splits steps into micro-batches, takes the fastest activation policy that fits the memory
+ * budget, and forecasts memory, disk and time.
+ * Errors: SLOTH_PLAN_NO_SCORED, SLOTH_PLAN_MEMORY, SLOTH_PLAN_DISK, SLOTH_ADAPTER_*.
+ */
+export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
+  const { model, config, loss, units, decided } = input
+  if (units.length === 0)
+    throw new SlothError("SLOTH_PLAN_NO_SCORED", {
+      what: "There is nothing to learn: no row has a scored token.",
+      why: "A loss is only made of scored tokens; the first token of a row never is one.",
+      next: "Check the mask setting and that rows have answers within maxLength.",
+    })
+  const runtimeBytes = input.runtimeBytes ?? residentBytes()
+  using meter = new TrainMeter(model, config, loss, input.meter)
+  const budgetBytes = config.memoryBudget ?? Math.floor(deviceMemory(input.memoryBytes) * 0.8)
+  const { standing } = meter
+  const weightBytes = standing.mappedBytes + standing.weightBytes
+  const packing = decided?.packing ?? config.packing
+
+  const measured = (tokenBudget: number, policy: ActivationPolicy): Candidate => ({
+    tokenBudget,
+    policy,
+    reading: meter.measure(largestMicroBatch(units, config.batch, tokenBudget, packing), policy),
+  })
+  const memoryOf = ({ reading }: Candidate): MemoryPlan => {
+    const held = standing.weightBytes + standing.adapterBytes + standing.gradientBytes + standing.optimizerBytes
+    return {
+      ...standing,
+      activationBytes: Math.max(0, reading.peakBytes - held),
+      runtimeBytes,
+      peakBytes: Math.max(reading.peakBytes, held) + standing.mappedBytes + runtimeBytes,
+      budgetBytes,
+    }
+  }
+  const fits = (c: Candidate): boolean => memoryOf(c).peakBytes <= budgetBytes
+  const perToken = (c: Candidate): number =>
+    typicalSeconds(c.reading, weightBytes) /
+    largestMicroBatch(units, config.batch, c.tokenBudget, packing).reduce((n, u) => n + u.tokens.length, 0)
+
+  let chosen: Candidate | undefined
+  const budgets =
+    decided !== undefined
+      ? [decided.tokenBudget]
+      : config.tokenBudget !== undefined
+        ? [config.tokenBudget]
+        : packing
+          ? TOKEN_BUDGETS
+          : [TOKEN_BUDGETS[0]!]
+  const policies = decided !== undefined ? [decided.policy] : config.policy === "auto" ? POLICIES : [config.policy]
+  const first = measured(budgets[0]!, policies[0]!)
+  let smallest = first
+  if (fits(first)) chosen = first
+  else {
+    // Only now is a comparison needed: the first is the fastest there is.
+    const all = policies.flatMap((policy) => budgets.map((budget) => measured(budget, policy)))
+    smallest = all.reduce((a, b) => (b.reading.peakBytes < a.reading.peakBytes ? b : a))
+    chosen = all
+      .filter(fits)
+      .map((c) => ({ c, cost: perToken(c) }))
+      .sort((a, b) => a.cost - b.cost)[0]?.c
+  }
+  const longest = units.reduce((n, u) => Math.max(n, u.tokens.length), 0)
+  if (chosen === undefined) {
+    const need = memoryOf(smallest)
+    throw new SlothError("SLOTH_PLAN_MEMORY", {
+      what: `Training needs ${formatBytes(need.peakBytes)} of memory at the least; the budget is ${formatBytes(budgetBytes)}.`,
+      why: `That is with the policy "${smallest.policy}" and micro-batches of ${Math.max(smallest.tokenBudget, longest)} tokens (longest row ${longest}): activations ${formatBytes(
+        need.activationBytes,
+      )}, weights ${formatBytes(weightBytes)}, gradients ${formatBytes(need.gradientBytes)}, optimizer ${formatBytes(need.optimizerBytes)}.`,
+      next: `Shorten rows with maxLength${config.full ? ", train an adapter instead of all weights, use optimizer adamw8bit" : ", lower rank"}${
+        policies.length === 1 && smallest.policy !== "checkpoint" ? ", leave policy to the planner" : ""
+      }, or raise memoryBudget.`,
+      fields: { needBytes: need.peakBytes, budgetBytes, memory: need, policy: smallest.policy, longest },
+    })
+  }
+
+  const positions = new StepPositions(units.length, config)
+  const split = { tokenBudget: chosen.tokenBudget, packing }
+  const sample = sampleSteps(meter, units, positions, split, chosen.policy)
+  const memory = memoryOf(chosen)
+  const epochTokens = units.reduce((n, u) => n + u.sourceTokens, 0)
+  const tokens = (epochTokens / positions.stepsPerEpoch) * positions.total
+
+  let time: TimePlan | undefined
+  if (input.measure !== undefined) {
+    const speed = await measureSpeed(input.measure)
+    const secondsPerStep =
+      sample.flops / speed.flopsPerSecond +
+      (sample.elementwiseBytes + sample.microBatches * 2 * weightBytes) / speed.bytesPerSecond
+    time = {
+      ...speed,
+      secondsPerStep,
+      seconds: secondsPerStep * positions.total,
+      tokensPerSecond: epochTokens / positions.stepsPerEpoch / secondsPerStep,
+    }
+  }
+
+  const outputBytes = meter.trainableParameters * 4 + 100_000
+  const checkpointBytes = outputBytes + standing.optimizerBytes
+  const saves = config.saveEvery === 0 ? 1 : Math.ceil(positions.total / config.saveEvery)
+  const kept = Math.min(saves, config.keepCheckpoints) + (input.evaluationUnits.length > 0 ? 1 : 0)
+  const freeBytes = await freeDiskBytes(input.directory ?? ".")
+  const disk = {
+    checkpointBytes,
+    checkpoints: kept + 1,
+    outputBytes,
+    neededBytes: checkpointBytes * (kept + 1) + outputBytes,
+    freeBytes,
+  }
+  if (disk.neededBytes > freeBytes)
+    throw new SlothError("SLOTH_PLAN_DISK", {
+      what: `The run needs ${formatBytes(disk.neededBytes)} of disk space; ${formatBytes(freeBytes)} are free.`,
+      why: `A checkpoint has ${formatBytes(checkpointBytes)}, and ${disk.checkpoints} can lie there at once.`,
+      next: "Free some space, choose another folder with run, or lower keepCheckpoints.",
+      fields: { ...disk },
+    })
+
+  const warnings: string[] = []
+  const available = availableMemory()
+  if (memory.peakBytes - memory.runtimeBytes > available)
+    warnings.push(
+      `Only ${formatBytes(available)} of memory are free at the moment: other programs may be pushed out, or the run may.`,
+    )
+  if (longest + 1 > model.config.maxPositions)
+    warnings.push(`The longest row has ${longest + 1} tokens, but the model was made for ${model.config.maxPositions}.`)
+  if (config.steps === undefined && config.batch > units.length)
+    warnings.push(`A step has ${config.batch} rows but there are only ${units.length}: every step is the whole data.`)
+  if (time !== undefined && time.seconds > 24 * 3600)
+    warnings.push(`This takes ${formatSeconds(time.seconds)}; steps sets a shorter run.`)
+
+  return {
+    model: model.name,
+    method: input.method,
+    parameters: meter.parameters,
+    trainableParameters: meter.trainableParameters,
+    adapter:
+      meter.lora === undefined
+        ? undefined
+        : {
+            rank: meter.lora.rank,
+            alpha: meter.lora.alpha,
+            dropout: meter.lora.dropout,
+            rankStabilized: meter.lora.rankStabilized,
+            layers: meter.adaptedLayers,
+            modulesToSave: meter.lora.modulesToSave,
+          },
+    rows: units.length,
+    evaluationRows: input.evaluationUnits.length,
+    epochTokens,
+    epochScoredTokens: units.reduce((n, u) => n + u.targets.length, 0),
+    longest: units.reduce((n, u) => Math.max(n, u.sourceTokens), 0),
+    steps: positions.total,
+    stepsPerEpoch: positions.stepsPerEpoch,
+    epochs: positions.total / positions.stepsPerEpoch,
+    batch: config.batch,
+    tokens,
+    tokenBudget: chosen.tokenBudget,
+    packing,
+    policy: chosen.policy,
+    microBatchesPerStep: sample.microBatches,
+    flopsPerStep: sample.flops,
+    warmupSteps: warmupOf(config, positions.total),
+    memory,
+    disk,
+    time,
+    warnings,
+  }
+}
+
+/** Means over a few real steps of the first epoch: at most 16 micro-batches are metered, the rest is counted. */
+const sampleSteps = (
+  meter: TrainMeter,
+  units: readonly TrainingUnit[],
+  positions: StepPositions,
+  split: { tokenBudget: number; packing: boolean },
+  policy: ActivationPolicy,
+): { flops: number; elementwiseBytes: number; microBatches: number } => {
+  const steps = Math.min(8, positions.total)
+  let [microBatches, metered, meteredTokens, tokens, flops, elementwiseBytes] = [0, 0, 0, 0, 0, 0]
+  for (let step = 1; step <= steps; step++) {
+    const rows = Array.from(positions.indices(step), (i) => units[i]!)
+    for (const indices of splitUnits(rows, split)) {
+      const batch = indices.map((i) => rows[i]!)
+      const size = batch.reduce((n, u) => n + u.tokens.length, 0)
+      microBatches++
+      tokens += size
+      if (metered >= 16) continue
+      const reading = meter.measure(batch, policy)
+      metered++
+      meteredTokens += size
+      flops += reading.flops
+      elementwiseBytes += reading.elementwiseBytes
+    }
+  }
+  const scale = tokens / meteredTokens / steps
+  return { flops: flops * scale, elementwiseBytes: elementwiseBytes * scale, microBatches: microBatches / steps }
+}

@@ -1,0 +1,309 @@
+import { join, relative } from "node:path"
+import { isSlothError, SlothError, type RunEvent } from "@sloth/core"
+import type { CausalLM, LoraConfig } from "@sloth/model"
+import {
+  pruneCheckpoints,
+  saveCheckpoint,
+  type BestEvaluation,
+  type CheckpointManifest,
+  type RunTotals,
+} from "./checkpoint.ts"
+import type { TrainConfig } from "./config.ts"
+import { evaluateUnits, type Evaluation } from "./evaluate.ts"
+import { peakResidentBytes } from "./internal/machine.ts"
+import { yieldToLoop } from "./internal/yield.ts"
+import type { ObjectiveLoss, TrainingUnit } from "./objective.ts"
+import type { AdamW } from "./optimizer.ts"
+import { writeAdapterFolder, writeWeightsFolder } from "./outputs.ts"
+import type { RunPlan } from "./plan.ts"
+import { StepPositions } from "./position.ts"
+import type { RunSession } from "./run-session.ts"
+import { scheduleFactor } from "./schedule.ts"
+import { firstNonFinite, StepRunner } from "./step-runner.ts"
+import type { TrainOptions, TrainResult } from "./train-options.ts"
+
+/** Rows of a run as its objective made them. */
+export interface Prepared {
+  readonly method: string
+  /** The method's own settings, decoded. */
+  readonly settings: unknown
+  readonly loss: ObjectiveLoss
+  readonly units: readonly TrainingUnit[]
+  readonly evaluationUnits: readonly TrainingUnit[]
+}
+
+/** What the loop works on. */
+export interface LoopInput {
+  readonly options: TrainOptions<never>
+  readonly config: TrainConfig
+  readonly prepared: Prepared
+  readonly plan: RunPlan
+  readonly model: CausalLM
+  readonly optimizer: AdamW
+  readonly lora: LoraConfig | undefined
+  readonly session: RunSession
+  readonly configHash: string
+  readonly dataHash: string
+  readonly resumed: CheckpointManifest | undefined
+}
+
+/** The steps of a run, from where it stands to its end. */
+export class StepLoop {
+  readonly #in: LoopInput
+  readonly #positions: StepPositions
+  readonly #runner: StepRunner
+  /** Steps done. */
+  step: number
+  #totals: RunTotals
+  #best: BestEvaluation | undefined
+  #evaluation: Evaluation | undefined
+  /** Step of the newest checkpoint that is complete. */
+  #saved: number | undefined
+
+  constructor(input: LoopInput) {
+    this.#in = input
+    const { config, plan, prepared, resumed } = input
+    this.#positions = new StepPositions(prepared.units.length, config)
+    this.#runner = new StepRunner(input.model, input.optimizer, {
+      loss: prepared.loss,
+      policy: plan.policy,
+      tokenBudget: plan.tokenBudget,
+      packing: plan.packing,
+      seed: config.seed,
+      maxGradNorm: config.maxGradNorm,
+    })
+    this.step = resumed?.step ?? 0
+    this.#saved = resumed?.step
+    this.#totals = resumed?.totals ?? { tokens: 0, scoredTokens: 0, seconds: 0, loss: Number.NaN }
+    this.#best = resumed?.best
+  }
+
+  async run(): Promise<TrainResult> {
+    const { options, config, session, prepared } = this.#in
+    const { control } = session
+    const total = this.#positions.total
+    const isAborted = (): boolean => options.signal?.aborted === true
+    let status: TrainResult["status"] = "completed"
+    while (this.step < total) {
+      if (isAborted()) {
+        // The signal may have come after the last step's turn to save.
+        if (this.step > 0 && this.#saved !== this.step) await this.#save(true)
+        status = "interrupted"
+        break
+      }
+      const step = this.step + 1
+      const event = await this.#trainStep(step)
+      const aborted = isAborted()
+      const logged = step === 1 || step === total || step % config.logEvery === 0 || aborted
+      if (logged) await session.emit(event)
+      const ends = (): boolean => step === total || control.stopReason !== undefined
+      if (
+        prepared.evaluationUnits.length > 0 &&
+        !aborted &&
+        (ends() || control.evaluationWanted || (config.evalEvery > 0 && step % config.evalEvery === 0))
+      )
+        await this.#evaluate()
+      if (
+        ends() ||
+        aborted ||
+        control.checkpointWanted ||
+        this.#best?.step === step ||
+        (config.saveEvery > 0 && step % config.saveEvery === 0)
+      )
+        await this.#save(ends() || aborted)
+      if (control.stopReason !== undefined && step < total) {
+        if (!logged) await session.emit(event)
+        status = "stopped"
+        break
+      }
+      await yieldToLoop()
+    }
+    return this.#finish(status)
+  }
+
+  async #trainStep(step: number): Promise<RunEvent> {
+    const { config, prepared } = this.#in
+    const started = performance.now()
+    const units = Array.from(this.#positions.indices(step), (i) => prepared.units[i]!)
+    const factor = scheduleFactor(config, step, this.#positions.total)
+    const result = await this.#runner.run(step, units, factor).catch((error: unknown) => {
+      throw this.#withCheckpoint(error)
+    })
+    const seconds = (performance.now() - started) / 1000
+    this.step = step
+    this.#totals = {
+      tokens: this.#totals.tokens + result.tokens,
+      scoredTokens: this.#totals.scoredTokens + result.scoredTokens,
+      seconds: this.#totals.seconds + seconds,
+      loss: result.loss,
+    }
+    return {
+      type: "step",
+      step,
+      loss: result.loss,
+      gradNorm: result.gradNorm,
+      learningRate: config.learningRate * factor,
+      tokens: result.tokens,
+      scoredTokens: result.scoredTokens,
+      seconds,
+      tokensPerSecond: result.tokens / seconds,
+      peakRssBytes: peakResidentBytes(),
+      ...(Object.keys(result.metrics).length === 0 ? {} : { metrics: result.metrics }),
+    }
+  }
+
+  /** Says in a NaN error which checkpoint is good. */
+  #withCheckpoint(error: unknown): unknown {
+    if (!isSlothError(error) || error.code !== "SLOTH_TRAIN_NAN") return error
+    const good =
+      this.#saved === undefined ? "No checkpoint was saved before." : `The checkpoint of step ${this.#saved} is good.`
+    return new SlothError("SLOTH_TRAIN_NAN", {
+      what: error.what,
+      why: error.why,
+      next: `${error.next} ${good}`,
+      fields: { ...error.fields, checkpoint: this.#saved },
+    })
+  }
+
+  async #evaluate(): Promise<void> {
+    const { model, plan, prepared, session } = this.#in
+    session.control.evaluationWanted = false
+    const evaluation = await evaluateUnits(model, prepared.evaluationUnits, {
+      tokenBudget: plan.tokenBudget,
+      loss: prepared.loss,
+    })
+    this.#evaluation = evaluation
+    const best = this.#best === undefined || evaluation.loss < this.#best.loss
+    if (best) this.#best = { step: this.step, loss: evaluation.loss }
+    await session.emit({
+      type: "eval",
+      time: new Date().toISOString(),
+      step: this.step,
+      loss: evaluation.loss,
+      ...(evaluation.perplexity === undefined ? {} : { perplexity: evaluation.perplexity }),
+      scoredTokens: evaluation.scoredTokens,
+      seconds: evaluation.seconds,
+      best,
+      ...(Object.keys(evaluation.metrics).length === 0 ? {} : { metrics: evaluation.metrics }),
+    })
+  }
+
+  /** Saves a checkpoint. A full disk is a warning while the run goes on, and an error when it was the last chance. */
+  async #save(last: boolean): Promise<void> {
+    const { config, model, optimizer, lora, session, options } = this.#in
+    const { directory, control } = session
+    control.checkpointWanted = false
+    const bad = await firstNonFinite(model, optimizer.parameters)
+    if (bad !== undefined)
+      throw this.#withCheckpoint(
+        new SlothError("SLOTH_TRAIN_NAN", {
+          what: `Step ${this.step} made a number that is not finite, first in the parameter ${bad}.`,
+          why: "It was found before a checkpoint was saved.",
+          next: "Lower learningRate, or raise epsilon.",
+          fields: { step: this.step, tensor: `parameter ${bad}` },
+        }),
+      )
+    const folder = directory.checkpointPath(this.step)
+    const started = performance.now()
+    let bytes: number
+    try {
+      bytes = await saveCheckpoint(
+        folder,
+        model,
+        optimizer,
+        {
+          step: this.step,
+          ...this.#positions.at(this.step + 1),
+          random: { generator: "philox4x32-10", seed: config.seed, step: this.step },
+          totals: this.#totals,
+          best: this.#best,
+          configHash: this.#in.configHash,
+          modelFingerprint: options.model.fingerprint,
+          dataHash: this.#in.dataHash,
+        },
+        lora === undefined ? undefined : { lora, base: options.base ?? options.model.path },
+      )
+    } catch (error) {
+      if (last || !isSlothError(error) || error.code !== "SLOTH_DISK_FULL") throw error
+      await session.warn(
+        error.code,
+        `The checkpoint of step ${this.step} could not be saved: ${error.message} The run goes on; ${
+          this.#saved === undefined
+            ? "there is no earlier checkpoint"
+            : `the checkpoint of step ${this.#saved} is intact`
+        }.`,
+        this.step,
+      )
+      return
+    }
+    this.#saved = this.step
+    await session.emit({
+      type: "checkpoint",
+      time: new Date().toISOString(),
+      step: this.step,
+      path: relative(directory.paths.root, folder),
+      bytes,
+      seconds: (performance.now() - started) / 1000,
+      best: this.#best?.step === this.step,
+    })
+    pruneCheckpoints(directory.checkpoints(), config.keepCheckpoints, this.#best?.step)
+  }
+
+  async #finish(status: TrainResult["status"]): Promise<TrainResult> {
+    const { model, lora, session, options, plan } = this.#in
+    const { directory, control } = session
+    const { root } = directory.paths
+    let adapter: string | undefined
+    let weights: string | undefined
+    const base = options.base ?? options.model.path
+    if (status !== "interrupted") {
+      if (lora !== undefined) {
+        adapter = directory.paths.adapter
+        await writeAdapterFolder(model, adapter, lora, base)
+      } else {
+        weights = join(root, "weights")
+        await writeWeightsFolder(model, weights, {
+          format: 1,
+          base,
+          fingerprint: options.model.fingerprint,
+          step: this.step,
+        })
+      }
+    }
+    const resumeCommand = status === "interrupted" ? `sloth train --resume --run ${shellPath(root)}` : undefined
+    await session.emit({
+      type: "run-end",
+      time: new Date().toISOString(),
+      step: this.step,
+      reason: status,
+      ...(status === "stopped" && control.stopReason !== undefined ? { message: control.stopReason } : {}),
+      ...(resumeCommand === undefined ? {} : { message: `Continue with: ${resumeCommand}` }),
+      seconds: this.#totals.seconds,
+      tokens: this.#totals.tokens,
+      ...(Number.isFinite(this.#totals.loss) ? { loss: this.#totals.loss } : {}),
+    })
+    return {
+      status,
+      run: root,
+      steps: this.step,
+      finalLoss: this.#totals.loss,
+      evaluation: this.#evaluation,
+      best: this.#best,
+      adapter,
+      weights,
+      checkpoint: this.#saved === undefined ? undefined : directory.checkpointPath(this.#saved),
+      plan,
+      tokens: this.#totals.tokens,
+      seconds: this.#totals.seconds,
+      resumeCommand,
+      model: undefined,
+    }
+  }
+}
+
+/** A path as it is typed: relative where that is shorter, quoted where it must be. */
+const shellPath = (path: string): string => {
+  const near = relative(process.cwd(), path)
+  const shown = near !== "" && near.length < path.length ? near : path
+  return /^[\w./@:+-]+$/.test(shown) ? shown : `'${shown.replaceAll("'", "'\\''")}'`
+}

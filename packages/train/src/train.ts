@@ -1,0 +1,308 @@
+import { join } from "node:path"
+import {
+  decodeConfig,
+  hashFile,
+  readRunConfig,
+  requireSameInputs,
+  RunDirectory,
+  silentLogger,
+  slothVersion,
+  SlothError,
+  type Logger,
+  type RunConfig,
+} from "@sloth/core"
+import type { Example } from "@sloth/data"
+import { latestCheckpoint, restoreCheckpoint, type CheckpointManifest } from "./checkpoint.ts"
+import { readTrainConfig, resolveTrainConfig, type TrainConfig } from "./config.ts"
+import { hashUnits } from "./data.ts"
+import { residentBytes } from "./internal/machine.ts"
+import { makeTrainable } from "./model-files.ts"
+import type { Objective, TrainingUnit } from "./objective.ts"
+import { AdamW, parameterGroups } from "./optimizer.ts"
+import type { RunPlan } from "./plan.ts"
+import { planUnits } from "./planner.ts"
+import { hashConfig, requireSameConfig } from "./resume.ts"
+import { RunSession } from "./run-session.ts"
+import { sft } from "./sft.ts"
+import { StepLoop, type Prepared } from "./step-loop.ts"
+import type { PlanOptions, TrainOptions, TrainResult } from "./train-options.ts"
+
+const prepare = async <Row>(options: PlanOptions<Row>): Promise<Prepared> => {
+  const objective = options.objective ?? (sft as unknown as Objective<Row>)
+  if (objective.config === undefined && options.settings !== undefined)
+    throw new SlothError("SLOTH_OBJECTIVE_SETTINGS", {
+      what: `The method "${objective.name}" takes no settings.`,
+      next: "Leave them out.",
+    })
+  const settings =
+    objective.config === undefined
+      ? undefined
+      : decodeConfig(objective.config, options.settings ?? {}, { name: objective.name })
+  const context = { settings, signal: options.signal }
+  const units = await objective.prepare(options.data.examples, context)
+  const evaluationUnits = await objective.prepare(options.data.heldOut ?? [], context)
+  return { method: objective.name, settings, loss: objective.loss(settings), units, evaluationUnits }
+}
+
+const requireEvaluationData = (config: TrainConfig, units: readonly TrainingUnit[]): void => {
+  if (config.evalEvery === 0 || units.length > 0) return
+  throw new SlothError("SLOTH_TRAIN_NO_EVAL_DATA", {
+    what: `evalEvery is ${config.evalEvery}, but there are no rows to evaluate on.`,
+    next: "Name a file with evalData, hold rows out with evalFraction, or leave evalEvery at 0.",
+  })
+}
+
+/**
+ * Plans a run and touches nothing: what would be trained, in what micro-batches, with how much memory, disk and time. `formatPlan` prints it.
+ * Errors: SLOTH_CONFIG_INVALID, SLOTH_PLAN_NO_SCORED, SLOTH_PLAN_MEMORY, SLOTH_PLAN_DISK, SLOTH_ADAPTER_*.
+ */
+export const planRun = async <Row = Example>(
+  options: PlanOptions<Row> & { readonly run?: string },
+): Promise<RunPlan> => {
+  const config = resolveTrainConfig(options.config ?? {})
+  const runtimeBytes = residentBytes()
+  const prepared = await prepare(options)
+  requireEvaluationData(config, prepared.evaluationUnits)
+  using model = options.measure === false ? undefined : options.model.build(options.engine)
+  const directory = options.run ?? config.run
+  return planUnits({
+    ...prepared,
+    model: options.model,
+    config,
+    memoryBytes: options.engine.backend.device.memoryBytes,
+    runtimeBytes,
+    ...(directory === undefined ? {} : { directory }),
+    ...(model === undefined ? {} : { measure: model }),
+    ...(options.meter === undefined ? {} : { meter: options.meter }),
+  })
+}
+
+const hashAdapter = async (folder: string): Promise<string> =>
+  `${await hashFile(join(folder, "adapter_config.json"))}-${await hashFile(join(folder, "adapter_model.safetensors"))}`
+
+const runtimeVersion = (): Record<string, string> => {
+  const { bun, deno, node } = process.versions as Record<string, string | undefined>
+  return bun !== undefined ? { bun } : deno !== undefined ? { deno } : node !== undefined ? { node } : {}
+}
+
+/**
+ * Trains a model: plan, run folder, optimizer steps, evaluations, checkpoints, final adapter or weights. An abort finishes the step, saves a checkpoint and returns.
+ * The engine stays the caller's.
+ * Errors: those of {@link planRun}; SLOTH_RUN_*; on resuming SLOTH_RUN_INPUT_CHANGED, SLOTH_RESUME_CONFIG, SLOTH_RESUME_NO_CHECKPOINT; SLOTH_TRAIN_NAN (the last good
+ * checkpoint is kept), SLOTH_CALLBACK_FAILED, SLOTH_DISK_FULL when the result cannot be written.
+ */
+export const train = async <Row = Example>(options: TrainOptions<Row>): Promise<TrainResult> => {
+  const folder = options.run ?? options.config?.run
+  if (options.resume === true) {
+    if (folder === undefined)
+      throw new SlothError("SLOTH_RESUME_NO_RUN", {
+        what: "There is no run folder to resume.",
+        next: "Name it with run.",
+      })
+    const stored = readRunConfig(folder)
+    const directory = await RunDirectory.resume(folder)
+    try {
+      return await new Training(options, directory, stored).run()
+    } finally {
+      directory.close()
+    }
+  }
+  return new Training(options, undefined, undefined).run()
+}
+
+/** One call of {@link train}. */
+class Training<Row> {
+  readonly #options: TrainOptions<Row>
+  readonly #stored: RunConfig | undefined
+  readonly #logger: Logger
+  #directory: RunDirectory | undefined
+
+  constructor(options: TrainOptions<Row>, directory: RunDirectory | undefined, stored: RunConfig | undefined) {
+    this.#options = options
+    this.#directory = directory
+    this.#stored = stored
+    this.#logger = options.logger ?? silentLogger()
+  }
+
+  async run(): Promise<TrainResult> {
+    const options = this.#options
+    const runtimeBytes = residentBytes()
+    const config = this.#config()
+    const prepared = await prepare(options)
+    requireEvaluationData(config, prepared.evaluationUnits)
+    const resumed = await this.#checkpoint()
+
+    const model = options.model.build(options.engine)
+    let handedOver = false
+    try {
+      const plan = await planUnits({
+        ...prepared,
+        model: options.model,
+        config,
+        memoryBytes: options.engine.backend.device.memoryBytes,
+        runtimeBytes,
+        directory: this.#directory?.paths.root ?? options.run ?? config.run ?? ".",
+        ...(options.measure === false ? {} : { measure: model }),
+        ...(options.meter === undefined ? {} : { meter: options.meter }),
+        ...(this.#stored === undefined ? {} : { decided: storedPlan(this.#stored) }),
+      })
+      const adapterFolder = resumed?.manifest.kind === "adapter" ? resumed.entry.path : config.adapter
+      const lora = makeTrainable(model, config, adapterFolder)
+      using optimizer = new AdamW(model.engine, parameterGroups(model, config), config)
+      if (resumed !== undefined) restoreCheckpoint(resumed.entry.path, resumed.manifest, model, optimizer)
+
+      const hashes = {
+        model: options.model.fingerprint,
+        data: options.data.examplesHash ?? hashUnits(prepared.units),
+        ...(config.adapter === undefined || this.#stored !== undefined
+          ? {}
+          : { adapter: await hashAdapter(config.adapter) }),
+      }
+      const configHash = hashConfig(config, prepared.method, prepared.settings, plan)
+      if (this.#stored !== undefined) this.#requireSame(hashes, configHash, prepared.method, resumed?.manifest)
+      const directory = await this.#open(config, plan, hashes, prepared)
+      const session = await RunSession.open(
+        directory,
+        config,
+        this.#stored === undefined ? undefined : (resumed?.manifest.step ?? 0),
+        {
+          trackers: options.trackers ?? [],
+          callbacks: options.callbacks ?? [],
+          onEvent: options.onEvent,
+          logger: this.#logger,
+        },
+      )
+      const loop = new StepLoop({
+        options: options as TrainOptions<never>,
+        config,
+        prepared,
+        plan,
+        model,
+        optimizer,
+        lora,
+        session,
+        configHash,
+        dataHash: hashes.data,
+        resumed: resumed?.manifest,
+      })
+      try {
+        await session.emit({
+          type: "run-start",
+          time: new Date().toISOString(),
+          run: directory.name,
+          version: slothVersion(),
+          command: options.record?.command ?? "train",
+          seed: config.seed,
+          config,
+          ...(this.#stored === undefined ? {} : { resumedFromStep: resumed?.manifest.step ?? 0 }),
+        })
+        await session.emit({ type: "plan", time: new Date().toISOString(), plan: { ...plan } })
+        for (const error of resumed?.damaged ?? [])
+          await session.warn(error.code, error.message, resumed?.manifest.step, error.fields)
+        const result = await loop.run()
+        if (options.keepModel === true) {
+          handedOver = true
+          return { ...result, model }
+        }
+        return result
+      } catch (error) {
+        session.fail(error, loop.step)
+        throw error
+      } finally {
+        await session.close()
+      }
+    } finally {
+      this.#directory?.close()
+      if (!handedOver) model[Symbol.dispose]()
+      else model.clearGradients()
+    }
+  }
+
+  #config(): TrainConfig {
+    const input = this.#options.config ?? {}
+    if (this.#stored === undefined) return resolveTrainConfig(input)
+    const was = readTrainConfig(this.#stored.config)
+    const given = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined))
+    const now = readTrainConfig({ ...this.#stored.config, ...given })
+    requireSameConfig(was, now, this.#directory!.paths.root)
+    return now
+  }
+
+  #checkpoint() {
+    return this.#directory === undefined ? Promise.resolve(undefined) : latestCheckpoint(this.#directory.checkpoints())
+  }
+
+  #requireSame(
+    hashes: Readonly<Record<string, string>>,
+    configHash: string,
+    method: string,
+    manifest: CheckpointManifest | undefined,
+  ): void {
+    const stored = this.#stored!
+    const root = this.#directory!.paths.root
+    requireSameInputs(stored.hashes, hashes, root)
+    if (stored.details?.["method"] !== method)
+      throw new SlothError("SLOTH_RESUME_CONFIG", {
+        what: `The run in ${root} was made with the method "${String(stored.details?.["method"])}", not "${method}".`,
+        next: "Resume with the same method, or start a new run.",
+        fields: { path: root, was: stored.details?.["method"], now: method },
+      })
+    if (manifest === undefined) return
+    const belongs = {
+      settings: manifest.configHash === configHash,
+      model: manifest.modelFingerprint === hashes["model"],
+      data: manifest.dataHash === hashes["data"],
+    }
+    const wrong = Object.entries(belongs).flatMap(([name, same]) => (same ? [] : [name]))
+    if (wrong.length > 0)
+      throw new SlothError("SLOTH_RESUME_CONFIG", {
+        what: `The checkpoint of step ${manifest.step} in ${root} belongs to other ${wrong.join(" and ")}.`,
+        next: "Remove it to resume from an earlier one, or start a new run.",
+        fields: { path: root, step: manifest.step, differ: wrong },
+      })
+  }
+
+  async #open(
+    config: TrainConfig,
+    plan: RunPlan,
+    hashes: Readonly<Record<string, string>>,
+    { method, settings }: Prepared,
+  ): Promise<RunDirectory> {
+    const { options, stored } = { options: this.#options, stored: this.#stored }
+    if (this.#directory === undefined) {
+      const folder = options.run ?? config.run
+      this.#directory = await RunDirectory.create(
+        folder === undefined ? { prefix: `${options.model.name}-${method}` } : { directory: folder },
+      )
+    }
+    await this.#directory.writeConfig({
+      command: options.record?.command ?? stored?.command ?? "train",
+      config,
+      versions: { "@sloth/core": slothVersion(), ...runtimeVersion(), ...options.record?.versions },
+      hashes: { ...stored?.hashes, ...hashes },
+      details: {
+        method,
+        settings: settings ?? null,
+        statement: options.data.statement ?? null,
+        plan,
+        ...(options.record?.inputs === undefined
+          ? stored?.details?.["inputs"] === undefined
+            ? {}
+            : { inputs: stored.details["inputs"] }
+          : { inputs: options.record.inputs }),
+      },
+    })
+    return this.#directory
+  }
+}
+
+/** What an earlier start decided about micro-batches: the resumed run must add up in the same order. */
+const storedPlan = (stored: RunConfig): Pick<RunPlan, "tokenBudget" | "policy" | "packing"> => {
+  const plan = stored.details?.["plan"] as Partial<RunPlan> | undefined
+  if (plan?.tokenBudget === undefined || plan.policy === undefined || plan.packing === undefined)
+    throw new SlothError("SLOTH_RUN_NOT_A_RUN", {
+      what: "The config.json of the run holds no plan.",
+      next: "Start a new run.",
+    })
+  return { tokenBudget: plan.tokenBudget, policy: plan.policy, packing: plan.packing }
+}
