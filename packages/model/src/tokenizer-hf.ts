@@ -1,12 +1,17 @@
 import { createHash } from "node:crypto"
 import * as fs from "node:fs"
 import { join } from "node:path"
-import { fileError, SlothError } from "@sloth/core"
+import { fileError } from "@sloth/core"
 import type { GgufMetadata } from "./gguf-types.ts"
 import { AddedTokenMatcher } from "./internal/added-tokens.ts"
 import { alignNormalized, pieceRanges, type Alignment } from "./internal/alignment.ts"
 import { Bpe } from "./internal/bpe.ts"
-import { nativeTokenizers } from "./internal/native-tokenizers.ts"
+import {
+  nativeParts,
+  withoutFirstPrefix,
+  type NativeNormalizer,
+  type NativePreTokenizer,
+} from "./internal/native-tokenizers.ts"
 import { endOfGenerationByText, namedTokens, specialIds, templateIds } from "./internal/special-tokens.ts"
 import { byteLevelStream, windowStream } from "./internal/stream-decoder.ts"
 import {
@@ -14,7 +19,6 @@ import {
   parseTokenizerJson,
   tokenizerError,
   type AddedTokenJson,
-  type JsonNode,
   type TokenizerJson,
 } from "./internal/tokenizer-json.ts"
 import type { Encoding, SpecialTokens, StreamDecoder, Tokenizer } from "./tokenizer.ts"
@@ -41,58 +45,6 @@ export interface TokenizerParts {
   readonly chatTemplate: string | undefined
   /** The `tokenizer.*` metadata this tokenizer was read from, if it was a GGUF file. */
   readonly gguf?: GgufMetadata
-}
-
-type NativePreTokenizer = NonNullable<
-  ReturnType<InstanceType<ReturnType<typeof nativeTokenizers>["Tokenizer"]>["getPreTokenizer"]>
->
-type NativeNormalizer = NonNullable<
-  ReturnType<InstanceType<ReturnType<typeof nativeTokenizers>["Tokenizer"]>["getNormalizer"]>
->
-
-const emptyModel = { type: "BPE", vocab: {}, merges: [] }
-
-/** The library's normalizer, pre-tokenizer and decoder; the model stays out, so this costs well under a millisecond. */
-const nativeParts = (normalizer: JsonNode | null, preTokenizer: JsonNode | null, decoder: JsonNode | null) => {
-  const { Tokenizer: Native } = nativeTokenizers()
-  try {
-    const native = Native.fromString(
-      JSON.stringify({
-        version: "1.0",
-        truncation: null,
-        padding: null,
-        added_tokens: [],
-        normalizer,
-        pre_tokenizer: preTokenizer,
-        post_processor: null,
-        decoder,
-        model: emptyModel,
-      }),
-    )
-    return {
-      normalizer: native.getNormalizer() ?? undefined,
-      preTokenizer: native.getPreTokenizer() ?? undefined,
-      decoder: native.getDecoder() ?? undefined,
-    }
-  } catch (cause) {
-    throw new SlothError("SLOTH_TOKENIZER_JSON", {
-      what: "tokenizer.json has a normalizer, pre-tokenizer or decoder that the tokenizers library refuses.",
-      why: cause instanceof Error ? cause.message : String(cause),
-      next: "Download the tokenizer again, or check that it was made for tokenizers 0.23 or older.",
-      cause,
-    })
-  }
-}
-
-/** Metaspace with `prepend_scheme: "first"` adds its mark only at the beginning of the whole text. */
-const withoutFirstPrefix = (node: JsonNode | null): JsonNode | null => {
-  const change = (n: JsonNode): JsonNode =>
-    n.type === "Metaspace" && n["prepend_scheme"] === "first"
-      ? { ...n, prepend_scheme: "never" }
-      : n.type === "Sequence"
-        ? { ...n, pretokenizers: (n["pretokenizers"] as JsonNode[]).map(change) }
-        : n
-  return node === null ? null : change(node)
 }
 
 const unicodeForms = new Set(["NFC", "NFD", "NFKC", "NFKD"])

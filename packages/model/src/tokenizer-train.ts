@@ -1,7 +1,7 @@
 import { SlothError } from "@sloth/core"
 import { byteToChar } from "./internal/byte-level.ts"
 import { preRule } from "./internal/gguf-pre.ts"
-import { nativeTokenizers } from "./internal/native-tokenizers.ts"
+import { nativeParts } from "./internal/native-tokenizers.ts"
 import type { TokenizerJson } from "./internal/tokenizer-json.ts"
 
 /** Settings of {@link trainTokenizer}. */
@@ -135,21 +135,7 @@ const joinInWord = (
 const rule = preRule("smollm")
 
 const countWords = (texts: Iterable<string>): Map<string, number> => {
-  const { Tokenizer } = nativeTokenizers()
-  const native = Tokenizer.fromString(
-    JSON.stringify({
-      version: "1.0",
-      truncation: null,
-      padding: null,
-      added_tokens: [],
-      normalizer: null,
-      pre_tokenizer: rule.preTokenizer,
-      post_processor: null,
-      decoder: null,
-      model: { type: "BPE", vocab: {}, merges: [] },
-    }),
-  )
-  const preTokenizer = native.getPreTokenizer()!
+  const preTokenizer = nativeParts(null, rule.preTokenizer, null).preTokenizer!
   const words = new Map<string, number>()
   for (const text of texts) {
     if (text === "") continue
