@@ -23,6 +23,7 @@ SLOTH_INLINE vf vsigmoid(vf x) { return vdiv(vset(1.0f), vadd(vset(1.0f), vexp(v
 
 // Normal density without its factor, e^(-x²/2), with the rounding error of the square put back (it would be multiplied by x²/2 otherwise).
 SLOTH_INLINE vf vgauss(vf x) {
+  x = vmin(vabs(x), vset(15.0f));  // e^-112 is 0; an infinite square would have no rest
   const vf half = vmul(x, vset(0.5f));
   const vf s = vmul(half, x);
   const vf rest = vfma(half, x, vneg(s));  // zero where there is no fused multiply-add
