@@ -1,0 +1,17 @@
+import { definePlugin, PLUGIN_API_VERSION } from "@sloth/core"
+import { pretraining, sft as supervised } from "@sloth/train"
+
+/** The plugin that provides the methods "sft" (supervised fine-tuning) and "pretrain" (continued pretraining). */
+export const sft = () =>
+  definePlugin({
+    name: "@sloth/train",
+    version: "0.1.0",
+    apiVersion: PLUGIN_API_VERSION,
+    sloth: "^0.1.0",
+    provides: {
+      objectives: [
+        { ...supervised, name: "sft" },
+        { ...pretraining, name: "pretrain" },
+      ],
+    },
+  })

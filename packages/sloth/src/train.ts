@@ -1,0 +1,259 @@
+import type { RunCallback, RunEvent } from "@sloth/core"
+import { SlothError } from "@sloth/core"
+import type { Dataset, Example } from "@sloth/data"
+import type { ModelFiles } from "@sloth/model"
+import type { Engine } from "@sloth/tensor"
+import type { Objective, RunPlan, TrainConfig, TrainConfigInput, TrainResult } from "@sloth/train"
+import type { SlothContext } from "./context.ts"
+import type { OpenedModel, OpenModels } from "./opened-model.ts"
+import { openFiles } from "./opened-model.ts"
+import { resolveModel, type ResolvedModel } from "./resolve-model.ts"
+import { absolutePath, readRunRecord, type RunInputs, type RunRecord } from "./run-record.ts"
+import type { Rows } from "./score.ts"
+
+/** What planning and training take: where model and data are, and every key of the training configuration. */
+export interface PlanRequest<Method extends string = string> extends TrainConfigInput {
+  /** The model; on resuming the run's own when absent. */
+  readonly model?: string
+  /** Files or rows to train on; on resuming the run's own files when absent. */
+  readonly data?: Rows
+  /** Training method; "sft" when absent. */
+  readonly method?: Method
+  /** The method's own settings. */
+  readonly settings?: unknown
+  /** Chat template source; the model's own when absent. */
+  readonly template?: string
+  /** False leaves the measurement of the machine's speed, a fraction of a second, out of the plan. */
+  readonly measure?: boolean
+  readonly signal?: AbortSignal
+}
+
+/** What training takes besides. */
+export interface TrainRequest<Method extends string = string> extends PlanRequest<Method> {
+  /** Continues the run in the folder `run` from its last checkpoint. */
+  readonly resume?: boolean
+  /** Names of trackers to follow the run with. */
+  readonly trackers?: readonly string[]
+  /** Callbacks besides those of plugins. */
+  readonly callbacks?: readonly RunCallback[]
+  readonly onEvent?: (event: RunEvent) => void
+  /** What is known before the first step: the data as prepared and the model's headers. */
+  readonly onPrepared?: (prepared: PreparedRun) => void
+  /** The command line, for the record. */
+  readonly command?: string
+  /** True keeps the trained model open: it is `opened` of the outcome, and the caller disposes of it. */
+  readonly keepModel?: boolean
+}
+
+/** Model and data of a run before it starts. */
+export interface PreparedRun {
+  readonly source: ResolvedModel
+  readonly files: ModelFiles
+  readonly data: Dataset
+}
+
+/** How a run ended; with `keepModel` the trained model. */
+export interface TrainOutcome extends Omit<TrainResult, "model"> {
+  readonly opened: OpenedModel | undefined
+}
+
+/** A plan with what it was made from. */
+export interface PlanOutcome extends PreparedRun {
+  readonly plan: RunPlan
+}
+
+const requestKeys = [
+  "model",
+  "data",
+  "method",
+  "settings",
+  "template",
+  "measure",
+  "signal",
+  "resume",
+  "trackers",
+  "callbacks",
+  "onEvent",
+  "onPrepared",
+  "command",
+  "keepModel",
+] as const satisfies readonly (keyof TrainRequest)[]
+
+/** The training configuration among the keys of a request. */
+export const configOf = (request: TrainRequest): TrainConfigInput => {
+  const config: Record<string, unknown> = { ...request }
+  for (const key of requestKeys) delete config[key]
+  return config as TrainConfigInput
+}
+
+const needed = (what: "model" | "data"): SlothError =>
+  new SlothError(what === "model" ? "SLOTH_TRAIN_NO_MODEL" : "SLOTH_TRAIN_NO_DATA", {
+    what: `No ${what} was named.`,
+    next:
+      what === "model"
+        ? 'Name one with model: "nano", a folder, a .gguf file or a hub id.'
+        : "Name a file with data, such as rows.jsonl.",
+  })
+
+const isRows = (data: Rows): data is readonly object[] =>
+  typeof data !== "string" && data.length > 0 && typeof data[0] === "object"
+
+/** Paths of the data for the record; none for rows given in code. */
+const dataPaths = (cwd: string, data: Rows): readonly string[] =>
+  isRows(data)
+    ? []
+    : (typeof data === "string" ? [data] : (data as readonly string[])).map((path) => absolutePath(cwd, path))
+
+interface Inputs {
+  readonly config: TrainConfigInput
+  readonly resolved: TrainConfig
+  readonly record: RunRecord | undefined
+  readonly objective: Objective<Example>
+  readonly inputs: RunInputs
+  readonly prepared: PreparedRun
+}
+
+const prepareInputs = async (context: SlothContext, request: TrainRequest): Promise<Inputs> => {
+  const { openTrainData, readTrainConfig, resolveTrainConfig } = await import("@sloth/train")
+  const given = configOf(request)
+  const folder = given.run
+  const record = request.resume === true && folder !== undefined ? readRunRecord(folder) : undefined
+  const resolved =
+    record === undefined
+      ? resolveTrainConfig(given)
+      : readTrainConfig({
+          ...record.config.config,
+          ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
+        })
+  const objective = context.registry.get("objectives", request.method ?? record?.method ?? "sft") as Objective<Example>
+  const model = request.model ?? record?.model
+  if (model === undefined) throw needed("model")
+  const data = request.data ?? (record === undefined || record.data.length === 0 ? undefined : record.data)
+  if (data === undefined) throw needed("data")
+  const template = request.template ?? record?.template
+  const source = await resolveModel(context, model, { signal: request.signal })
+  // A run given as the model means what it trained: its adapter goes on. On resuming, the checkpoint holds the adapter.
+  const goesOn = record === undefined && source.adapter !== undefined && resolved.adapter === undefined
+  if (goesOn && resolved.full)
+    throw new SlothError("SLOTH_TRAIN_ADAPTER", {
+      what: `The run ${model} trained an adapter, which full fine-tuning cannot go on with.`,
+      next: "Export it as safetensors and train that model.",
+      fields: { model },
+    })
+  const config = goesOn ? { ...given, adapter: source.adapter } : given
+  const files = await openFiles(context, source)
+  const dataset = await openTrainData(isRows(data) ? data : dataPaths(context.cwd, data), resolved, {
+    tokenizer: files.tokenizer,
+    registry: await context.readers(),
+    cacheDir: context.paths.cache,
+    ...(template === undefined ? {} : { template }),
+    ...(request.signal === undefined ? {} : { signal: request.signal }),
+  })
+  return {
+    config,
+    resolved,
+    record,
+    objective,
+    inputs: {
+      model: source.pinned,
+      data: dataPaths(context.cwd, data),
+      ...(template === undefined ? {} : { template }),
+    },
+    prepared: { source, files, data: dataset },
+  }
+}
+
+/** Runs `body` on the shared engine, or on one of its own where the configuration asks for other threads or memory. */
+const withEngine = async <R>(
+  context: SlothContext,
+  config: Pick<TrainConfig, "threads" | "memoryBudget">,
+  keep: boolean,
+  body: (engine: Engine) => Promise<R>,
+): Promise<R> => {
+  const { backendOptions } = context
+  const same =
+    (config.threads === undefined || config.threads === backendOptions.threads) &&
+    (config.memoryBudget === undefined || config.memoryBudget === backendOptions.memoryBudget)
+  if (same) return body(await context.engine())
+  if (keep)
+    throw new SlothError("SLOTH_TRAIN_KEEP_MODEL", {
+      what: "keepModel does not go with threads or memoryBudget of a single run.",
+      why: "The model would live on a backend that ends with the run.",
+      next: "Give threads and memoryBudget to createSloth instead.",
+    })
+  const { engine } = await context.openEngine({
+    ...backendOptions,
+    ...(config.threads === undefined ? {} : { threads: config.threads }),
+    ...(config.memoryBudget === undefined ? {} : { memoryBudget: config.memoryBudget }),
+  })
+  try {
+    return await body(engine)
+  } finally {
+    engine[Symbol.dispose]()
+  }
+}
+
+/** Plans a run and touches nothing. Errors: those of `planRun`, of opening the model and of preparing the data. */
+export const planTraining = async (context: SlothContext, request: PlanRequest): Promise<PlanOutcome> => {
+  const { planRun } = await import("@sloth/train")
+  const { config, resolved, objective, prepared } = await prepareInputs(context, request)
+  const plan = await withEngine(context, resolved, false, (engine) =>
+    planRun({
+      engine,
+      model: prepared.files,
+      data: prepared.data,
+      config,
+      objective,
+      ...(request.settings === undefined ? {} : { settings: request.settings }),
+      ...(request.measure === undefined ? {} : { measure: request.measure }),
+      ...(request.signal === undefined ? {} : { signal: request.signal }),
+    }),
+  )
+  return { ...prepared, plan }
+}
+
+/** Trains. Errors: those of `train` of `@sloth/train`, of opening the model and of preparing the data. */
+export const trainModel = async (
+  context: SlothContext,
+  models: OpenModels,
+  request: TrainRequest,
+): Promise<TrainOutcome> => {
+  const { train } = await import("@sloth/train")
+  const { config, resolved, record, objective, inputs, prepared } = await prepareInputs(context, request)
+  request.onPrepared?.(prepared)
+  const settings = request.settings ?? (record?.settings === null ? undefined : record?.settings)
+  const trackers = (request.trackers ?? []).map((name) => context.registry.get("trackers", name))
+  const callbacks = [...context.registry.list("callbacks"), ...(request.callbacks ?? [])]
+  const outcome = await withEngine(context, resolved, request.keepModel === true, (engine) =>
+    train({
+      engine,
+      model: prepared.files,
+      data: prepared.data,
+      config,
+      objective,
+      base: prepared.source.base,
+      trackers,
+      callbacks,
+      logger: context.logger,
+      resume: request.resume === true,
+      record: { command: request.command ?? "train", inputs: { ...inputs }, versions: context.versions },
+      ...(settings === undefined ? {} : { settings }),
+      ...(request.onEvent === undefined ? {} : { onEvent: request.onEvent }),
+      ...(request.measure === undefined ? {} : { measure: request.measure }),
+      ...(request.keepModel === true ? { keepModel: true } : {}),
+      ...(request.signal === undefined ? {} : { signal: request.signal }),
+    }),
+  )
+  const { model, ...rest } = outcome
+  if (model === undefined) return { ...rest, opened: undefined }
+  const { loraConfigOf } = await import("@sloth/train")
+  const { readPeftConfig } = await import("@sloth/model")
+  const adapter = config.adapter ?? resolved.adapter
+  const lora = resolved.full
+    ? undefined
+    : adapter === undefined
+      ? loraConfigOf(resolved)
+      : readPeftConfig(adapter).config
+  const source = { ...prepared.source, run: outcome.run }
+  return { ...rest, opened: models.wrap(source, prepared.files, model, lora) }
+}
