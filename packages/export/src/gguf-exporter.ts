@@ -38,7 +38,7 @@ const metadataOf = (
     ["general.quantization_version", u32(2)],
     ["general.file_type", u32(FILE_TYPES[format])],
     ...metadata.filter(([k]) => k !== "general.architecture"),
-    ...tokenizerToGgufMetadata(files.tokenizer),
+    ...tokenizerToGgufMetadata(files.tokenizer, { vocabRows: model.config.vocab }),
   ]
 }
 
