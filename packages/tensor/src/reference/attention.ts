@@ -1,7 +1,7 @@
 import type { RequiredKernels } from "@sloth/core"
 
 import { extent, type Call, type Define } from "./call.ts"
-import { dot } from "./products.ts"
+import { addScaled, dot } from "./products.ts"
 
 /** A segment of the forest with the row numbers of all its ancestors, the root's first. */
 interface PathSegment {
@@ -66,7 +66,6 @@ function softmax(scores: Float64Array, sink: number | undefined): number {
 /** Attention of training and of generation. */
 export const attentionKernels = (
   define: Define,
-  bytesOf: (handle: number) => number,
 ): Pick<RequiredKernels, "attention" | "attentionBackward" | "cacheWrite" | "pagedAttention"> => ({
   attention: define(
     "attention",
@@ -123,8 +122,7 @@ export const attentionKernels = (
             logs[row * heads + head] = softmax(scores, sink?.[head])
             sum.fill(0)
             for (let j = 0; j < seen.length; j++) {
-              const start = seen[j]! * ldv + kvStart
-              for (let d = 0; d < headDim; d++) sum[d]! += scores[j]! * values[start + d]!
+              addScaled(sum, 0, scores[j]!, values, seen[j]! * ldv + kvStart, headDim)
             }
             target.set(sum, row * width + head * headDim)
           }
@@ -205,11 +203,9 @@ export const attentionKernels = (
               const slope = softcap > 0 ? 1 - (score / softcap) ** 2 : 1
               const dRaw = dScore * slope * scale
               const kvAt = key * kvWidth + kvStart
-              for (let d = 0; d < headDim; d++) {
-                queryTotal[at + d]! += dRaw * keys[key * ldk + kvStart + d]!
-                keyTotal[kvAt + d]! += dRaw * queries[qStart + d]!
-                valueTotal[kvAt + d]! += probability * gradient[at + d]!
-              }
+              addScaled(queryTotal, at, dRaw, keys, key * ldk + kvStart, headDim)
+              addScaled(keyTotal, kvAt, dRaw, queries, qStart, headDim)
+              addScaled(valueTotal, kvAt, probability, gradient, at, headDim)
             }
             if (sink !== undefined) sinkTotal[head]! -= Math.exp(sink[head]! - log) * inner
           }
@@ -230,7 +226,7 @@ export const attentionKernels = (
     const where = c.int("slots", slots, rows)
     const keys = c.float("k", k, extent(rows, width, ldk))
     const values = c.float("v", v, extent(rows, width, ldv))
-    const capacity = Math.floor(Math.min(bytesOf(kCache), bytesOf(vCache)) / 4 / width)
+    const capacity = Math.floor(Math.min(c.size("kCache", kCache), c.size("vCache", vCache)) / 4 / width)
     const keyOut = c.floatOut("kCache", kCache, capacity * width)
     const valueOut = c.floatOut("vCache", vCache, capacity * width)
     for (const slot of where) {
@@ -273,8 +269,10 @@ export const attentionKernels = (
       c.whole("maxBlocks", maxBlocks, 1)
       c.whole("blockSize", blockSize, 1)
       c.whole("ldq", ldq, width)
-      const sequences = Math.floor(bytesOf(blockTable) / 4 / maxBlocks)
-      const blocks = Math.floor(Math.min(bytesOf(kCache), bytesOf(vCache)) / 4 / (blockSize * kvWidth))
+      const sequences = Math.floor(c.size("blockTable", blockTable) / 4 / maxBlocks)
+      const blocks = Math.floor(
+        Math.min(c.size("kCache", kCache), c.size("vCache", vCache)) / 4 / (blockSize * kvWidth),
+      )
       const queries = c.float("q", q, extent(rows, width, ldq))
       const keys = c.float("kCache", kCache, blocks * blockSize * kvWidth)
       const values = c.float("vCache", vCache, blocks * blockSize * kvWidth)
@@ -305,7 +303,7 @@ export const attentionKernels = (
           softmax(scores, sink?.[head])
           sum.fill(0)
           for (let j = 0; j < seen.length; j++) {
-            for (let d = 0; d < headDim; d++) sum[d]! += scores[j]! * values[seen[j]! + kvStart + d]!
+            addScaled(sum, 0, scores[j]!, values, seen[j]! + kvStart, headDim)
           }
           target.set(sum, r * width + head * headDim)
         }

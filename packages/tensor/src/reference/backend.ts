@@ -40,7 +40,6 @@ export function createReferenceBackend(options: ReferenceBackendOptions = {}): R
   if (precision !== "f32") throw badOption("precision", precision, "f32")
   const memory = createReferenceMemory({ float64, budget: options.memoryBudget ?? 0 })
   const define = definer(memory)
-  const bytesOf = (handle: BufferHandle): number => memory.bytes(handle)
   const close = (): void => memory.close()
   return {
     name: "reference",
@@ -59,15 +58,15 @@ export function createReferenceBackend(options: ReferenceBackendOptions = {}): R
       ...randomKernels(define),
       ...reductionKernels(define),
       ...productKernels(define),
-      ...rowKernels(define, bytesOf),
-      ...normRopeKernels(define, bytesOf),
-      ...attentionKernels(define, bytesOf),
+      ...rowKernels(define),
+      ...normRopeKernels(define),
+      ...attentionKernels(define),
       ...lossKernels(define),
       ...optimizerKernels(define),
       ...samplingKernels(define),
     },
     float64,
-    readFloat64: (handle) => Float64Array.from(memory.floats(handle)),
+    readFloat64: (handle) => new Float64Array(memory.floats(handle)),
     writeFloat64(handle, data) {
       const target = memory.floats(handle)
       if (data.length > target.length || memory.isMapped(handle)) {

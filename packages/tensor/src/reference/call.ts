@@ -32,6 +32,10 @@ export interface Call {
   raw(argument: string, handle: BufferHandle, bytes: number): Uint8Array<ArrayBuffer>
   rawOut(argument: string, handle: BufferHandle, bytes: number): Uint8Array<ArrayBuffer>
   weight(argument: string, handle: BufferHandle, format: number, rows: number, cols: number): WeightRows
+  /** The format with a code. */
+  format(code: number): WeightFormat
+  /** Bytes of a buffer whose size the counts do not tell. */
+  size(argument: string, handle: BufferHandle): number
 }
 
 /** Elements from the first to the last of `rows` rows of `width` elements that start `ld` apart. */
@@ -122,8 +126,13 @@ export function definer(memory: ReferenceMemory): Define {
           if (handle === NONE) return new Uint8Array(0)
           return memory.rawBytes(handle).subarray(0, bytes)
         },
+        format: (code) => knownFormat(code, fail),
+        size: (argument, handle) => {
+          sized(argument, handle, 1, false)
+          return memory.bytes(handle)
+        },
         weight: (argument, handle, code, rows, cols) => {
-          const format = knownFormat(code, fail)
+          const format = call.format(code)
           if (cols % format.blockSize !== 0) {
             fail(argument, `has ${cols} columns, which ${format.id} cannot store in blocks of ${format.blockSize}`)
           }

@@ -2,7 +2,7 @@ import type { RequiredKernels } from "@sloth/core"
 
 import type { Call, Define, WeightRows } from "./call.ts"
 import type { FloatArray } from "./memory.ts"
-import { dot } from "./products.ts"
+import { addScaled, dot } from "./products.ts"
 
 type Names = "linearCrossEntropy" | "linearLogprobs" | "linearLogprobsBackward" | "logits"
 
@@ -51,9 +51,9 @@ function addGradient(
   first: number,
   count: number,
   logits: Float64Array,
-  lse: (i: number) => number,
+  lse: Float64Array,
   targets: Int32Array,
-  factor: (i: number) => number,
+  factor: Float64Array,
   hiddenTotal: Float64Array | undefined,
   weightTotal: Float64Array | undefined,
 ): void {
@@ -63,13 +63,9 @@ function addGradient(
     for (let i = 0; i < count; i++) {
       const logit = logits[i * vocab + token]!
       const slope = softcap > 0 ? 1 - (logit / softcap) ** 2 : 1
-      const d = factor(i) * (Math.exp(logit - lse(i)) - (targets[first + i] === token ? 1 : 0)) * slope * logitScale
-      if (hiddenTotal !== undefined) {
-        for (let p = 0; p < hidden; p++) hiddenTotal[i * hidden + p]! += d * row[p]!
-      }
-      if (weightTotal !== undefined) {
-        for (let p = 0; p < hidden; p++) weightTotal[token * hidden + p]! += d * h[(first + i) * hidden + p]!
-      }
+      const d = factor[i]! * (Math.exp(logit - lse[i]!) - (targets[first + i] === token ? 1 : 0)) * slope * logitScale
+      if (hiddenTotal !== undefined) addScaled(hiddenTotal, i * hidden, d, row, 0, hidden)
+      if (weightTotal !== undefined) addScaled(weightTotal, token * hidden, d, h, (first + i) * hidden, hidden)
     }
   }
 }
@@ -124,7 +120,8 @@ export const lossKernels = (define: Define): Pick<RequiredKernels, Names> => ({
       const hiddenOut = c.maybeFloatOut("dh", dh, rows * hidden)
       const weightOut = c.maybeFloatOut("dw", dw, vocab * hidden)
       const wantsGradient = hiddenOut !== undefined || weightOut !== undefined
-      const factors = wantsGradient ? c.float("coef", coef, rows) : undefined
+      const given = wantsGradient ? c.float("coef", coef, rows) : c.maybeFloat("coef", coef, rows)
+      const factors = wantsGradient ? given : undefined
       const weightTotal = weightOut && new Float64Array(vocab * hidden)
       for (let first = 0; first < rows; first += CHUNK) {
         const count = Math.min(CHUNK, rows - first)
@@ -136,8 +133,8 @@ export const lossKernels = (define: Define): Pick<RequiredKernels, Names> => ({
         }
         if (factors === undefined) continue
         const hiddenTotal = hiddenOut && new Float64Array(count * hidden)
-        const factor = (i: number): number => factors[first + i]!
-        addGradient(head, first, count, logits, (i) => lse[i]!, wanted, factor, hiddenTotal, weightTotal)
+        const factor = new Float64Array(factors.subarray(first, first + count))
+        addGradient(head, first, count, logits, lse, wanted, factor, hiddenTotal, weightTotal)
         if (hiddenTotal !== undefined) hiddenOut?.set(hiddenTotal, first * hidden)
       }
       if (weightOut !== undefined && weightTotal !== undefined) addTotals(weightOut, weightTotal)
@@ -187,8 +184,9 @@ export const lossKernels = (define: Define): Pick<RequiredKernels, Names> => ({
         const logits = chunkLogits(head, first, count)
         const hiddenTotal = new Float64Array(count * hidden)
         // logp is -nll.
-        const factor = (i: number): number => -factors[first + i]!
-        addGradient(head, first, count, logits, (i) => logs[first + i]!, wanted, factor, hiddenTotal, weightTotal)
+        const factor = new Float64Array(factors.subarray(first, first + count)).map((value) => -value)
+        const lseOfChunk = new Float64Array(logs.subarray(first, first + count))
+        addGradient(head, first, count, logits, lseOfChunk, wanted, factor, hiddenTotal, weightTotal)
         hiddenOut.set(hiddenTotal, first * hidden)
       }
       if (weightOut !== undefined && weightTotal !== undefined) addTotals(weightOut, weightTotal)

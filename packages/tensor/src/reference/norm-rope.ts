@@ -3,10 +3,7 @@ import type { RequiredKernels } from "@sloth/core"
 import { extent, type Define } from "./call.ts"
 
 /** RMS normalisation and rotary positions. */
-export const normRopeKernels = (
-  define: Define,
-  bytesOf: (handle: number) => number,
-): Pick<RequiredKernels, "rmsNorm" | "rmsNormBackward" | "rope"> => ({
+export const normRopeKernels = (define: Define): Pick<RequiredKernels, "rmsNorm" | "rmsNormBackward" | "rope"> => ({
   rmsNorm: define("rmsNorm", (c, y, rstd, x, w, rows, cols, eps, offset) => {
     c.whole("rows", rows)
     c.whole("cols", cols)
@@ -64,7 +61,8 @@ export const normRopeKernels = (
     c.require(ldx >= heads * headDim, "ldx", `must be at least ${heads * headDim}, not ${ldx}`)
     const half = rotary / 2
     const where = c.int("positions", positions, rows)
-    const tableRows = half === 0 || rows === 0 ? 0 : Math.floor(Math.min(bytesOf(cos), bytesOf(sin)) / 4 / half)
+    const tableRows =
+      half === 0 || rows === 0 ? 0 : Math.floor(Math.min(c.size("cos", cos), c.size("sin", sin)) / 4 / half)
     const cosines = c.float("cos", cos, tableRows * half)
     const sines = c.float("sin", sin, tableRows * half)
     const values = c.floatOut("x", x, extent(rows, heads * headDim, ldx))

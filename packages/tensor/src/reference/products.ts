@@ -10,6 +10,18 @@ export function dot(a: FloatArray, aStart: number, b: FloatArray, bStart: number
   return total
 }
 
+/** totals[start + i] += factor · x[xStart + i] over n elements. */
+export function addScaled(
+  totals: Float64Array,
+  start: number,
+  factor: number,
+  x: FloatArray,
+  xStart: number,
+  n: number,
+): void {
+  for (let i = 0; i < n; i++) totals[start + i]! += factor * x[xStart + i]!
+}
+
 /** Matrix products. */
 export const productKernels = (define: Define): Pick<RequiredKernels, "matmul" | "linear" | "linearBackwardInput"> => ({
   matmul: define("matmul", (call, c, a, b, m, n, k, transA, transB, alpha, accumulate) => {
@@ -71,16 +83,12 @@ export const productKernels = (define: Define): Pick<RequiredKernels, "matmul" |
     c.require((low === undefined) === (down === undefined), "dt", "and a must be given together")
     const target = c.floatOut("dx", dx, m * k)
     const totals = new Float64Array(m * k)
-    // totals[i, :] += factor · row
-    const add = (i: number, factor: number, row: FloatArray, start: number): void => {
-      for (let p = 0; p < k; p++) totals[i * k + p]! += factor * row[start + p]!
-    }
     for (let j = 0; j < n; j++) {
       const row = weight.row(j)
-      for (let i = 0; i < m; i++) add(i, gradient[i * n + j]!, row, 0)
+      for (let i = 0; i < m; i++) addScaled(totals, i * k, gradient[i * n + j]!, row, 0, k)
     }
     if (low !== undefined && down !== undefined) {
-      for (let i = 0; i < m; i++) for (let q = 0; q < r; q++) add(i, low[i * r + q]!, down, q * k)
+      for (let i = 0; i < m; i++) for (let q = 0; q < r; q++) addScaled(totals, i * k, low[i * r + q]!, down, q * k, k)
     }
     for (let i = 0; i < m * k; i++) target[i] = totals[i]! + (accumulate ? target[i]! : 0)
   }),

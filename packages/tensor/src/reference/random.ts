@@ -2,17 +2,15 @@ import type { RequiredKernels } from "@sloth/core"
 
 import type { Call, Define } from "./call.ts"
 
-/** Multiplies two unsigned 32-bit integers into the high and low word of the product, by 16-bit halves. */
-function multiply(a: number, b: number, out: { high: number; low: number }): void {
+/** High word of the product of two unsigned 32-bit integers, by 16-bit halves. */
+function highWord(a: number, b: number): number {
   const aLow = a & 0xffff
   const aHigh = a >>> 16
   const bLow = b & 0xffff
   const bHigh = b >>> 16
-  const low = aLow * bLow
-  const middle = aHigh * bLow + Math.floor(low / 0x10000)
-  const cross = aLow * bHigh + (middle % 0x10000)
-  out.high = (aHigh * bHigh + Math.floor(middle / 0x10000) + Math.floor(cross / 0x10000)) >>> 0
-  out.low = Math.imul(a, b) >>> 0
+  const middle = aHigh * bLow + (((aLow * bLow) / 0x10000) >>> 0)
+  const cross = aLow * bHigh + (middle & 0xffff)
+  return (aHigh * bHigh + ((middle / 0x10000) >>> 0) + ((cross / 0x10000) >>> 0)) >>> 0
 }
 
 /**
@@ -25,17 +23,13 @@ export function philox(
 ): [number, number, number, number] {
   let [c0, c1, c2, c3] = counter
   let [k0, k1] = key
-  const p0 = { high: 0, low: 0 }
-  const p1 = { high: 0, low: 0 }
   for (let round = 0; round < 10; round++) {
-    multiply(0xd2511f53, c0, p0)
-    multiply(0xcd9e8d57, c2, p1)
-    const next0 = (p1.high ^ c1 ^ k0) >>> 0
-    const next2 = (p0.high ^ c3 ^ k1) >>> 0
+    const next0 = (highWord(0xcd9e8d57, c2) ^ c1 ^ k0) >>> 0
+    const next2 = (highWord(0xd2511f53, c0) ^ c3 ^ k1) >>> 0
+    c1 = Math.imul(0xcd9e8d57, c2) >>> 0
+    c3 = Math.imul(0xd2511f53, c0) >>> 0
     c0 = next0
-    c1 = p1.low
     c2 = next2
-    c3 = p0.low
     k0 = (k0 + 0x9e3779b9) >>> 0
     k1 = (k1 + 0xbb67ae85) >>> 0
   }

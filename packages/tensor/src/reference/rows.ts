@@ -1,6 +1,6 @@
-import { NONE, type RequiredKernels } from "@sloth/core"
+import type { RequiredKernels } from "@sloth/core"
 
-import { bytesFor, weightFormat } from "../weight-format.ts"
+import { bytesFor } from "../weight-format.ts"
 import type { Call, Define } from "./call.ts"
 
 type Names = "dequantize" | "quantize" | "embedding" | "embeddingBackward" | "gatherRows" | "scatterRows"
@@ -13,7 +13,7 @@ const checkIndex = (c: Call, argument: string, index: Int32Array, limit: number)
 }
 
 /** Kernels that store, look up and move whole rows. */
-export const rowKernels = (define: Define, bytesOf: (handle: number) => number): Pick<RequiredKernels, Names> => ({
+export const rowKernels = (define: Define): Pick<RequiredKernels, Names> => ({
   dequantize: define("dequantize", (c, out, w, format, rows, cols) => {
     c.whole("rows", rows)
     c.whole("cols", cols)
@@ -30,7 +30,7 @@ export const rowKernels = (define: Define, bytesOf: (handle: number) => number):
       c.floatOut("out", out, rows * cols).set(source)
       return
     }
-    const stored = weightFormat(format)
+    const stored = c.format(format)
     c.require(stored.quantizeRow !== undefined, "format", `${stored.id} can only be read`)
     c.require(cols % stored.blockSize === 0, "cols", `must be a multiple of ${stored.blockSize} for ${stored.id}`)
     const rowBytes = bytesFor(stored, cols)
@@ -74,7 +74,7 @@ export const rowKernels = (define: Define, bytesOf: (handle: number) => number):
     c.whole("cols", cols)
     const wanted = c.int("index", index, rows)
     // The call does not say how many rows x has; its size does.
-    const available = cols === 0 || x === NONE ? 0 : Math.floor(bytesOf(x) / 4 / cols)
+    const available = cols === 0 || rows === 0 ? 0 : Math.floor(c.size("x", x) / 4 / cols)
     if (cols > 0) checkIndex(c, "index", wanted, available)
     const source = c.float("x", x, available * cols)
     const target = c.floatOut("out", out, rows * cols)

@@ -45,7 +45,7 @@ function candidates(tempered: Float64Array, settings: Settings): number[] {
 
 /** Logits after the repetition penalty of Keskar et al. 2019 (positive ones divided, negative ones multiplied), once for every distinct id. */
 function penalised(logits: FloatArray, history: Int32Array, penalty: number): Float64Array {
-  const out = Float64Array.from(logits)
+  const out = new Float64Array(logits)
   if (penalty === 1 || penalty === 0) return out
   for (const id of new Set(history)) {
     if (id >= 0 && id < out.length) out[id] = out[id]! > 0 ? out[id]! / penalty : out[id]! * penalty
