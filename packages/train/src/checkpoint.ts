@@ -1,4 +1,4 @@
-import { closeSync, openSync, readFileSync, readSync, rmSync, statSync } from "node:fs"
+import { closeSync, openSync, readFileSync, readSync, renameSync, rmSync, statSync } from "node:fs"
 import { mkdir, rm, writeFile } from "node:fs/promises"
 import { basename, join } from "node:path"
 import {
@@ -215,5 +215,11 @@ export const restoreCheckpoint = (
 
 /** Removes checkpoints beyond the newest `keep`, the best one excepted. */
 export const pruneCheckpoints = (entries: readonly CheckpointEntry[], keep: number, best: number | undefined): void => {
-  for (const entry of entries.slice(keep)) if (entry.step !== best) rmSync(entry.path, { recursive: true, force: true })
+  for (const entry of entries.slice(keep)) {
+    if (entry.step === best) continue
+    // A name that readers skip comes first: a kill in the middle of the removal must not leave half a checkpoint.
+    const going = temporarySibling(entry.path)
+    renameSync(entry.path, going)
+    rmSync(going, { recursive: true, force: true })
+  }
 }

@@ -224,7 +224,8 @@ export class StepLoop {
         lora === undefined ? undefined : { lora, base: options.base ?? options.model.path },
       )
     } catch (error) {
-      if (last || !isSlothError(error) || error.code !== "SLOTH_DISK_FULL") throw error
+      const full = isSlothError(error) && (error.code === "SLOTH_DISK_FULL" || error.code === "SLOTH_DISK_SPACE")
+      if (last || !full) throw error
       await session.warn(
         error.code,
         `The checkpoint of step ${this.step} could not be saved: ${error.message} The run goes on; ${
