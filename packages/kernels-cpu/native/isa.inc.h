@@ -24,6 +24,7 @@ namespace SLOTH_ISA {
 #include "vmath.h"
 #include "elementwise.h"
 #include "reduce.h"
+#include "philox.h"
 #include "random.h"
 #include "rows.h"
 #include "norm_rope.h"

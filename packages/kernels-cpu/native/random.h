@@ -9,38 +9,11 @@
 //              mean + std · sqrt(-2 ln u1) · cos(angle), ... · sin(angle), in double, then rounded to f32
 //   sample     uses word 0 of block 0
 
-// Blocks made together: enough lanes for the widest vectors.
-static const int PHILOX_LANES = 16;
-static const int PHILOX_WORDS = PHILOX_LANES * 4;
+// Words made together.
+static const int PHILOX_WORDS = 64;
 
-// words[4 · lane + w] of the blocks first .. first + 15.
 static inline void philox_blocks(uint32_t first, uint32_t step, uint32_t stream, uint64_t seed, uint32_t* words) {
-  alignas(64) uint32_t c0[PHILOX_LANES], c1[PHILOX_LANES], c2[PHILOX_LANES], c3[PHILOX_LANES];
-  for (int l = 0; l < PHILOX_LANES; l++) {
-    c0[l] = first + static_cast<uint32_t>(l);
-    c1[l] = step;
-    c2[l] = stream;
-    c3[l] = 0;
-  }
-  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-  for (int round = 0; round < 10; round++) {
-    for (int l = 0; l < PHILOX_LANES; l++) {
-      const uint64_t p0 = static_cast<uint64_t>(c0[l]) * 0xd2511f53u;
-      const uint64_t p1 = static_cast<uint64_t>(c2[l]) * 0xcd9e8d57u;
-      c0[l] = static_cast<uint32_t>(p1 >> 32) ^ c1[l] ^ k0;
-      c1[l] = static_cast<uint32_t>(p1);
-      c2[l] = static_cast<uint32_t>(p0 >> 32) ^ c3[l] ^ k1;
-      c3[l] = static_cast<uint32_t>(p0);
-    }
-    k0 += 0x9e3779b9u;
-    k1 += 0xbb67ae85u;
-  }
-  for (int l = 0; l < PHILOX_LANES; l++) {
-    words[4 * l] = c0[l];
-    words[4 * l + 1] = c1[l];
-    words[4 * l + 2] = c2[l];
-    words[4 * l + 3] = c3[l];
-  }
+  for (int block = 0; block < PHILOX_WORDS / 4; block += PHILOX_GROUP) philox_group(first + static_cast<uint32_t>(block), step, stream, seed, words + 4 * block);
 }
 
 // body(first element, words, count) over [0, n), 64 elements at a time.
