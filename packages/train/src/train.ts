@@ -65,7 +65,8 @@ export const planRun = async <Row = Example>(
   requireEvaluationData(config, prepared.evaluationUnits)
   using model = options.measure === false ? undefined : options.model.build(options.engine)
   const directory = options.run ?? config.run
-  return planUnits({
+  // Awaited here, because the model is measured until the plan is there.
+  return await planUnits({
     ...prepared,
     model: options.model,
     config,

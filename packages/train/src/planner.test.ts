@@ -1,0 +1,158 @@
+import { afterAll, describe, expect, test } from "bun:test"
+import { existsSync, mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { isSlothError, type SlothError } from "@sloth/core"
+import { createReferenceBackend, Engine } from "@sloth/tensor"
+import { resolveTrainConfig, type TrainConfigInput } from "./config.ts"
+import { countingExamples, randomFiles } from "./internal/testing/tiny.ts"
+import { formatPlan } from "./plan-text.ts"
+import { planUnits } from "./planner.ts"
+import { unitFromExample } from "./sft.ts"
+import { planRun, train } from "./train.ts"
+
+const engine = new Engine(createReferenceBackend())
+const folder = mkdtempSync(join(tmpdir(), "sloth-plan-"))
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true })
+  expect(engine.backend.memory.stats().liveBuffers).toBe(0)
+  engine[Symbol.dispose]()
+})
+
+/** Rows long enough that activations are most of the memory. */
+const examples = countingExamples(32).map((e, row) => {
+  const length = 30 + row
+  const tokens = Int32Array.from({ length }, (_, k) => 1 + ((k * 3 + row) % 60))
+  return { tokens, mask: new Uint8Array(length).fill(1), row: e.row }
+})
+const model = randomFiles({ layers: 4, hidden: 32 })
+const plan = (config: TrainConfigInput = {}, measure = false) =>
+  planRun({ engine, model, data: { examples }, config: { batch: 8, steps: 2, ...config }, measure })
+
+const refused = async (promise: Promise<unknown>): Promise<SlothError> => {
+  const error = await promise.catch((e: unknown) => e)
+  if (isSlothError(error)) return error
+  throw error instanceof Error ? error : new Error("nothing was refused")
+}
+
+describe("the forecast of memory", () => {
+  for (const [name, config] of Object.entries({
+    keep: { policy: "keep" },
+    recompute: { policy: "recompute" },
+    checkpoint: { policy: "checkpoint" },
+    "small micro-batches": { policy: "keep", tokenBudget: 130 },
+    unpacked: { policy: "keep", packing: false },
+    "8-bit states": { policy: "keep", optimizer: "adamw8bit", modulesToSave: ["embed_tokens"] },
+    "all weights": { policy: "recompute", full: true },
+    dropout: { policy: "keep", dropout: 0.1 },
+  } as Record<string, TrainConfigInput>))
+    test(`is what the run then takes: ${name}`, async () => {
+      using own = new Engine(createReferenceBackend())
+      const result = await train({
+        engine: own,
+        model,
+        // Every step has all rows: the largest micro-batch there can be then is one that there is.
+        data: { examples: examples.slice(0, 8) },
+        config: { batch: 8, steps: 2, ...config },
+        measure: false,
+        run: join(folder, name),
+      })
+      const { peakBytes } = own.backend.memory.stats()
+      const { memory } = result.plan
+      const forecast = memory.peakBytes - memory.runtimeBytes - memory.mappedBytes
+      expect(forecast).toBeGreaterThanOrEqual(peakBytes)
+      expect(forecast).toBeLessThan(peakBytes * 1.08)
+      expect(memory.gradientBytes).toBe(result.plan.trainableParameters * 4)
+    })
+})
+
+describe("the choice of policy and split", () => {
+  test("with room everything is kept; with less the cheapest that fits is taken; results fit", async () => {
+    const config = resolveTrainConfig({ batch: 32 })
+    const units = examples.map((e) => unitFromExample(e)!)
+    const input = { model, method: "sft", loss: { kind: "cross-entropy" }, units, evaluationUnits: [] } as const
+    const planned = (memoryBudget: number) =>
+      planUnits({ ...input, config: { ...config, memoryBudget }, memoryBytes: 0, runtimeBytes: 0 })
+    const { peakBytes } = (await planned(1e12)).memory
+    const seen: string[] = []
+    for (let budget = peakBytes; ; budget *= 0.97) {
+      try {
+        const { policy, tokenBudget, memory } = await planned(budget)
+        expect(memory.peakBytes).toBeLessThanOrEqual(budget)
+        const choice = `${policy} ${tokenBudget}`
+        if (seen.at(-1) !== choice) seen.push(choice)
+      } catch (error) {
+        if (!isSlothError(error)) throw error
+        expect(error.code).toBe("SLOTH_PLAN_MEMORY")
+        break
+      }
+    }
+    expect(seen[0]).toBe("keep 2048")
+    // Smaller micro-batches cost less time than running blocks twice.
+    expect(seen).toContain("keep 1024")
+    expect(seen.at(-1)).toBe("checkpoint 256")
+  })
+
+  test("the same plan comes out whatever the machine's speed is", async () => {
+    const [a, b] = [await plan({}, true), await plan({}, false)]
+    expect([a.tokenBudget, a.policy, a.microBatchesPerStep]).toEqual([b.tokenBudget, b.policy, b.microBatchesPerStep])
+    expect(b.time).toBeUndefined()
+    expect(a.time!.secondsPerStep).toBeGreaterThan(0)
+    expect(a.time!.seconds).toBeCloseTo(a.time!.secondsPerStep * 2, 10)
+  })
+
+  test("checkpointing costs more arithmetic and less memory", async () => {
+    const [keep, again, blocks] = [
+      await plan({ policy: "keep" }),
+      await plan({ policy: "recompute" }),
+      await plan({ policy: "checkpoint" }),
+    ]
+    expect(blocks.flopsPerStep / keep.flopsPerStep).toBeGreaterThan(1.2)
+    expect(again.flopsPerStep).toBe(keep.flopsPerStep)
+    expect(again.memory.activationBytes).toBeLessThan(keep.memory.activationBytes)
+    expect(blocks.memory.activationBytes).toBeLessThan(again.memory.activationBytes)
+  })
+})
+
+describe("refusals before the start", () => {
+  test("not enough memory: says how much is needed and what to change", async () => {
+    const error = await refused(
+      train({ engine, model, data: { examples }, config: { memoryBudget: 1e6 }, run: join(folder, "never") }),
+    )
+    expect(error.code).toBe("SLOTH_PLAN_MEMORY")
+    expect(error.fields["needBytes"]).toBeGreaterThan(1e6)
+    expect(error.message).toContain("maxLength")
+    expect(existsSync(join(folder, "never"))).toBe(false)
+  })
+
+  test("nothing to learn", async () => {
+    const silent = examples.map((e) => ({ ...e, mask: new Uint8Array(e.mask.length) }))
+    const error = await refused(planRun({ engine, model, data: { examples: silent }, measure: false }))
+    expect(error.code).toBe("SLOTH_PLAN_NO_SCORED")
+  })
+
+  test("a disk too small for the checkpoints", async () => {
+    const huge = { keepCheckpoints: Number.MAX_SAFE_INTEGER, steps: 10 ** 9, saveEvery: 1 }
+    expect((await refused(plan(huge))).code).toBe("SLOTH_PLAN_DISK")
+  })
+
+  test("targets that match nothing and a rank that does not fit", async () => {
+    expect((await refused(plan({ targets: ["query"] }))).code).toBe("SLOTH_ADAPTER_TARGETS")
+    expect((await refused(plan({ rank: 4096 }))).code).toBe("SLOTH_ADAPTER_RANK")
+  })
+})
+
+test("the printed plan names what will happen", async () => {
+  const text = formatPlan(await plan({ dropout: 0.1, warmupSteps: 1, modulesToSave: ["embed_tokens"] }, true))
+  for (const part of [
+    "LoRA rank 16, alpha 32",
+    "dropout 0.1",
+    "embed_tokens whole",
+    "32 rows",
+    "2 of 8 rows",
+    "warm-up",
+  ])
+    expect(text).toContain(part)
+  expect(text).toMatch(/tokens\/s, from [\d.]+ GFLOP\/s measured/)
+  for (const line of text.split("\n")) expect(line).not.toMatch(/NaN|undefined|Infinity/)
+})
