@@ -38,7 +38,7 @@ export function createReferenceBackend(options: ReferenceBackendOptions = {}): R
   const { isa = "js", precision = "f32", float64 = false } = options
   if (isa !== "js") throw badOption("isa", isa, "js")
   if (precision !== "f32") throw badOption("precision", precision, "f32")
-  const memory = createReferenceMemory({ float64, budget: options.memoryBudget ?? 0 })
+  const memory = createReferenceMemory({ float64, budget: options.memoryBudget || machineMemory() })
   const define = definer(memory)
   const close = (): void => memory.close()
   return {

@@ -46,7 +46,7 @@ export interface ReferenceMemory extends Memory {
 const INDEX_RANGE = 0x1000000
 
 const argumentError = (what: string, fields: Record<string, unknown>): SlothError =>
-  new SlothError("SLOTH_MEMORY_ARGUMENT", { what, fields })
+  new SlothError("SLOTH_KERNEL_ARGUMENT", { what, fields })
 
 const wholeNumber = (name: string, value: number): void => {
   if (!Number.isSafeInteger(value) || value < 0) {
@@ -125,7 +125,7 @@ export function createReferenceMemory(options: { float64: boolean; budget: numbe
     wholeNumber("byteOffset", offset)
     wholeNumber("bytes", bytes)
     if (offset + bytes > found.bytes) {
-      throw new SlothError("SLOTH_MEMORY_RANGE", {
+      throw new SlothError("SLOTH_KERNEL_ARGUMENT", {
         what: `Bytes ${offset} to ${offset + bytes} lie outside a buffer of ${found.bytes} bytes.`,
         fields: { byteOffset: offset, bytes, bufferBytes: found.bytes },
       })

@@ -22,6 +22,8 @@ describe("Philox4x32-10", () => {
   test("a seed beyond 32 bits fills both key words", () => {
     expect(seedWords(7 * 2 ** 32 + 9)).toEqual([9, 7])
     expect(seedWords(Number.MAX_SAFE_INTEGER)).toEqual([0xffffffff, 0x1fffff])
+    expect(seedWords(-1)).toEqual([0xffffffff, 0xffffffff])
+    expect(seedWords(-(2 ** 32) - 2)).toEqual([0xfffffffe, 0xfffffffe])
   })
 })
 

@@ -36,7 +36,7 @@ export function philox(
   return [c0, c1, c2, c3]
 }
 
-/** Low and high 32-bit word of an integer seed from 0 to 2^53 - 1. */
+/** Low and high 32-bit word of an integer seed as a 64-bit two's complement number. */
 export const seedWords = (seed: number): [number, number] => [seed >>> 0, Math.floor(seed / 0x100000000) >>> 0]
 
 /** Random words addressed by (seed, stream, step, element): element i is word i % 4 of block floor(i / 4). */
@@ -70,7 +70,7 @@ function f32Below(value: number): number {
 
 const checkStream = (c: Call, n: number, seed: number, stream: number): void => {
   c.whole("n", n)
-  c.whole("seed", seed)
+  c.whole("seed", seed, Number.MIN_SAFE_INTEGER)
   c.whole("stream", stream, 0, 0xffffffff)
 }
 

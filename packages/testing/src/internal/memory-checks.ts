@@ -124,17 +124,14 @@ export const memoryChecks: readonly (readonly [label: string, run: (backend: Bac
         const before = memory.stats()
         const mapped = memory.mapFile(path, 96, 8000)
         const during = memory.stats()
-        check(during.mappedBytes - before.mappedBytes === 8000, "mappedBytes counts the mapping")
+        // A system maps whole pages.
+        check(during.mappedBytes - before.mappedBytes >= 8000, "mappedBytes counts the mapping")
         check(during.liveBytes === before.liveBytes, "liveBytes does not count the mapping")
         const out = memory.alloc(8000)
         kernels.scale(out, mapped, 1, 2000, 0)
         equal((await floats(backend, out)).subarray(1998), [2022, 2023], "mapped values")
         checkThrows(() => kernels.fill(mapped, 0, 1), ["SLOTH_KERNEL_ARGUMENT"], "a kernel that writes a mapping")
-        checkThrows(
-          () => memory.write(mapped, new Uint8Array(4)),
-          ["SLOTH_MEMORY_ARGUMENT", "SLOTH_KERNEL_ARGUMENT"],
-          "a write to a mapping",
-        )
+        checkThrows(() => memory.write(mapped, new Uint8Array(4)), ["SLOTH_KERNEL_ARGUMENT"], "a write to a mapping")
         checkThrows(() => memory.mapFile(path, 8000, 8000), ["SLOTH_MEMORY_MAP"], "a range beyond the file")
         checkThrows(() => memory.mapFile(join(folder, "absent"), 0, 4), ["SLOTH_MEMORY_MAP"], "a missing file")
         memory.free(out)
@@ -186,7 +183,7 @@ export const memoryChecks: readonly (readonly [label: string, run: (backend: Bac
         "reading a freed buffer",
       )
       checkThrows(() => memory.bytes(NONE), freed, "bytes of NONE")
-      const range = ["SLOTH_MEMORY_RANGE", "SLOTH_MEMORY_ARGUMENT"]
+      const range = ["SLOTH_KERNEL_ARGUMENT"]
       checkThrows(() => memory.view(view, 60, 8), range, "a view beyond the end")
       checkThrows(() => memory.view(view, -4, 4), range, "a view before the start")
       checkThrows(() => memory.write(view, new Uint8Array(8), 60), range, "a write beyond the end")

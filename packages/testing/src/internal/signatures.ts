@@ -2,7 +2,7 @@ import type { RequiredKernels } from "@sloth/core"
 
 /**
  * The arguments of every kernel in order: `*` a buffer whose size follows from the counts, `~` a buffer whose least size depends on the data in others,
- * `?` a buffer that may be NONE (in some uses), `#` a whole number, `.` a real number.
+ * `?` a buffer that may be NONE (in some uses), `#` a whole number of at least 0, `%` one of any sign, `.` a real number.
  */
 export const signatures: Record<keyof RequiredKernels, string> = {
   fill: "out* value. n#",
@@ -11,9 +11,9 @@ export const signatures: Record<keyof RequiredKernels, string> = {
   mul: "out* a* b* n#",
   scale: "out* x* alpha. n# accumulate#",
   scaleRows: "out* x* rowScale* rows# cols# accumulate#",
-  dropout: "out* x* p. n# seed# stream# step#",
-  randomUniform: "out* low. high. n# seed# stream#",
-  randomNormal: "out* mean. std. n# seed# stream#",
+  dropout: "out* x* p. n# seed% stream# step#",
+  randomUniform: "out* low. high. n# seed% stream#",
+  randomNormal: "out* mean. std. n# seed% stream#",
   sumSquares: "out* slot# x* n#",
   sum: "out* slot# x* n#",
   sumRows: "out* x* rows# cols# accumulate#",

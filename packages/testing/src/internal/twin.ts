@@ -132,6 +132,8 @@ export class Twin {
       if (kind === "#") {
         attempt(i, -1, "SLOTH_KERNEL_ARGUMENT", `${label} of -1`)
         attempt(i, 1.5, "SLOTH_KERNEL_ARGUMENT", `${label} of 1.5`)
+      } else if (kind === "%") {
+        attempt(i, 1.5, "SLOTH_KERNEL_ARGUMENT", `${label} of 1.5`)
       } else if (kind !== "." && typeof arg !== "number") {
         attempt(i, freed, "SLOTH_MEMORY_FREED", `${label} freed`)
         if (kind === "*") attempt(i, 0, "SLOTH_KERNEL_ARGUMENT", `${label} absent`)
