@@ -1,19 +1,14 @@
-import { afterAll, describe, expect, test } from "bun:test"
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { join } from "node:path"
-import { createReferenceBackend, Engine, type ActivationPolicy } from "@sloth/tensor"
+import { Engine, type ActivationPolicy } from "@sloth/tensor"
 import { resolveTrainConfig } from "./config.ts"
+import { backends } from "./internal/testing/backends.ts"
 import { examplesOf, goldenDir, readGolden, tinyFiles } from "./internal/testing/tiny.ts"
 import { makeTrainable } from "./model-files.ts"
 import { AdamW, parameterGroups } from "./optimizer.ts"
 import { scheduleFactor } from "./schedule.ts"
 import { sft, unitFromExample } from "./sft.ts"
 import { StepRunner } from "./step-runner.ts"
-
-const engine = new Engine(createReferenceBackend())
-afterAll(() => {
-  expect(engine.backend.memory.stats().liveBuffers).toBe(0)
-  engine[Symbol.dispose]()
-})
 
 interface Case {
   readonly model: string
@@ -24,7 +19,7 @@ interface Case {
   readonly tokenBudget?: number
 }
 
-const train = async (c: Case) => {
+const train = async (engine: Engine, c: Case) => {
   const golden = readGolden(c.model)
   const run = golden[`run:${c.run}`]!
   const full = c.run.startsWith("full")
@@ -65,25 +60,32 @@ const train = async (c: Case) => {
 // Two PyTorch runs that differ only in padding differ by 1e-6 (LoRA) and 1e-4 (all weights): see tests/golden/README.md.
 const limit = (run: string) => (run.startsWith("full") ? 5e-4 : 1e-5)
 
-describe("20 steps against transformers' Trainer", () => {
-  for (const model of ["untied", "tied", "llama3"])
-    for (const run of model === "llama3" ? ["lora"] : ["lora", "lora-wd", "full", "full-wd"])
-      test(`${model} ${run}`, async () => {
-        const { worst, worstNorm } = await train({ model, run })
-        expect(worst).toBeLessThan(limit(run))
-        expect(worstNorm).toBeLessThan(10 * limit(run))
-      })
-  const splits = [
-    { name: "one micro-batch", tokenBudget: 2048, batches: 20 },
-    { name: "about two", tokenBudget: 32, batches: 20 * 2 },
-    { name: "a row each by budget", tokenBudget: 5, batches: 80 },
-    { name: "unpacked", packing: false, batches: 80 },
-  ]
-  for (const policy of ["keep", "recompute", "checkpoint"] as const)
-    for (const { name, batches, ...split } of splits)
-      test(`split: ${name}, ${policy}`, async () => {
-        const result = await train({ model: "tied", run: "lora", policy, ...split })
-        expect(result.worst).toBeLessThan(1e-5)
-        expect(result.batches).toBeGreaterThanOrEqual(batches)
-      })
-})
+for (const backend of backends)
+  describe.skipIf(backend.missing !== undefined)(`20 steps against transformers' Trainer, ${backend.name}`, () => {
+    let engine: Engine
+    beforeAll(async () => void (engine = new Engine(await backend.create())))
+    afterAll(() => {
+      expect(engine.backend.memory.stats().liveBuffers).toBe(0)
+      engine[Symbol.dispose]()
+    })
+    for (const model of ["untied", "tied", "llama3"])
+      for (const run of model === "llama3" ? ["lora"] : ["lora", "lora-wd", "full", "full-wd"])
+        test(`${model} ${run}`, async () => {
+          const { worst, worstNorm } = await train(engine, { model, run })
+          expect(worst).toBeLessThan(limit(run))
+          expect(worstNorm).toBeLessThan(10 * limit(run))
+        })
+    const splits = [
+      { name: "one micro-batch", tokenBudget: 2048, batches: 20 },
+      { name: "about two", tokenBudget: 32, batches: 20 * 2 },
+      { name: "a row each by budget", tokenBudget: 5, batches: 80 },
+      { name: "unpacked", packing: false, batches: 80 },
+    ]
+    for (const policy of ["keep", "recompute", "checkpoint"] as const)
+      for (const { name, batches, ...split } of splits)
+        test(`split: ${name}, ${policy}`, async () => {
+          const result = await train(engine, { model: "tied", run: "lora", policy, ...split })
+          expect(result.worst).toBeLessThan(1e-5)
+          expect(result.batches).toBeGreaterThanOrEqual(batches)
+        })
+  })

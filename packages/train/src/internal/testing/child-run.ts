@@ -1,19 +1,13 @@
 // One part of a run in a process of its own: `child-run.ts <folder> <backend>`; starts the run or resumes it, and prints a line an event.
 import { writeSync } from "node:fs"
 import { isRunDirectory } from "@sloth/core"
-import { createReferenceBackend, Engine } from "@sloth/tensor"
+import { Engine } from "@sloth/tensor"
 import { train } from "../../train.ts"
+import { backends } from "./backends.ts"
 import { countingExamples, randomFiles } from "./tiny.ts"
 
 const [folder, kind] = process.argv.slice(2) as [string, string]
-const backend =
-  kind === "reference"
-    ? createReferenceBackend()
-    : (
-        ((await import("@sloth/kernels-cpu")) as Record<string, unknown>)["createCpuBackend"] as () => ReturnType<
-          typeof createReferenceBackend
-        >
-      )()
+const backend = await backends.find((b) => b.name === kind)!.create()
 const resume = isRunDirectory(folder)
 using engine = new Engine(backend)
 await train({
