@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -57,7 +58,7 @@ static int checks = 0;
 static void check(const std::string& name, const float* got, const std::vector<double>& want, double tolerance) {
   double worst = 0, size = 0;
   for (size_t i = 0; i < want.size(); i++) size += want[i] * want[i];
-  size = sqrt(size / static_cast<double>(want.empty() ? 1 : want.size())) + 1e-30;
+  size = std::max(0.03, sqrt(size / static_cast<double>(want.empty() ? 1 : want.size())));
   for (size_t i = 0; i < want.size(); i++) {
     const double e = fabs(static_cast<double>(got[i]) - want[i]);
     if (!(e <= worst)) worst = e;
@@ -142,7 +143,13 @@ static void naive_product(std::vector<double>& c, const float* a, const float* b
 
 // --- measuring
 
-static double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+// SLOTH_BENCH_CPU_TIME=1 counts processor time a thread instead of time on the wall: on a busy machine only that says how good a kernel is, but it does not see
+// threads that wait for each other.
+static int cpu_time_threads = 0;
+static double now() {
+  if (cpu_time_threads > 0) return static_cast<double>(clock()) / CLOCKS_PER_SEC / cpu_time_threads;
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // f32 operations a second of all threads: independent fused multiply-adds in registers, for about `seconds`.
 static double measure_peak(Pool* pool, double seconds) {
@@ -153,6 +160,7 @@ static double measure_peak(Pool* pool, double seconds) {
     const double start = now();
     pool_for(pool, pool_threads(pool), [&](int, int) {
       vf a[12];
+      SLOTH_UNROLL
       for (int i = 0; i < 12; i++) a[i] = vset(static_cast<float>(i));
       vf x = vset(0.999f), y = vset(0.001f);
 #if defined(SLOTH_SIMD_SSE2) || defined(SLOTH_SIMD_SCALAR)
@@ -172,6 +180,7 @@ static double measure_peak(Pool* pool, double seconds) {
       }
 #endif
       float s = 0;
+      SLOTH_UNROLL
       for (int i = 0; i < 12; i++) s += vsum(a[i]);
       volatile float sink = s;
       (void)sink;
@@ -245,6 +254,7 @@ int main(int argc, char** argv) {
     return failures ? 1 : 0;
   }
   Pool* pool = pool_create(threads);
+  if (getenv("SLOTH_BENCH_CPU_TIME")) cpu_time_threads = threads;
   run_cases(pool, filter);
   pool_destroy(pool);
   return 0;

@@ -80,10 +80,37 @@ static void bench_skinny(Pool* pool) {
   }
 }
 
+// Operations of causal attention over `tokens` rows: two products forward, five backward, over the half square that is seen.
+static void bench_attention(Pool* pool) {
+  const struct { int64_t tokens, parts, heads, kvHeads, headDim; } cases[] = {{2048, 1, 9, 3, 64}, {2048, 4, 9, 3, 64}, {512, 1, 9, 3, 64}, {2048, 1, 32, 8, 64}, {2048, 1, 14, 2, 64}, {2048, 1, 8, 8, 128}};
+  for (auto& c : cases) {
+    const int64_t T = c.tokens, H = c.heads, KV = c.kvHeads, D = c.headDim, len = T / c.parts;
+    const Floats q = randoms(T * H * D), k = randoms(T * KV * D), v = randoms(T * KV * D), dout = randoms(T * H * D);
+    Floats out(q.size()), lse(static_cast<size_t>(T * H)), dq(q.size()), dk(k.size()), dv(k.size());
+    std::vector<int32_t> segments;
+    for (int64_t p = 0; p < c.parts; p++) {
+      segments.push_back(static_cast<int32_t>(p * len));
+      segments.push_back(static_cast<int32_t>(len));
+      segments.push_back(-1);
+    }
+    const double pairs = 0.5 * static_cast<double>(len) * static_cast<double>(len + 1) * static_cast<double>(c.parts * H);
+    char name[96];
+    snprintf(name, sizeof(name), "attention %lldx%lld heads %lld/%lld dim %lld", (long long)c.parts, (long long)len, (long long)H, (long long)KV, (long long)D);
+    print_rate(name, fraction_of_peak(pool, pairs * 4 * D, [&] {
+      attention(pool, out.data(), lse.data(), q.data(), H * D, k.data(), KV * D, v.data(), KV * D, segments.data(), c.parts, T, H, KV, D, 0.125, 0, 0, nullptr);
+    }), 0.50);
+    snprintf(name, sizeof(name), "attentionBackward %lldx%lld heads %lld/%lld dim %lld", (long long)c.parts, (long long)len, (long long)H, (long long)KV, (long long)D);
+    print_rate(name, fraction_of_peak(pool, pairs * 10 * D, [&] {
+      attentionBackward(pool, dq.data(), dk.data(), dv.data(), nullptr, dout.data(), out.data(), lse.data(), q.data(), H * D, k.data(), KV * D, v.data(), KV * D, segments.data(), c.parts, T, H, KV, D, 0.125, 0, 0, nullptr);
+    }), 0.45);
+  }
+}
+
 static void run_cases(Pool* pool, const std::string& filter) {
   auto on = [&](const char* name) { return filter.empty() || std::string(name).find(filter) != std::string::npos; };
   printf("%s, %d threads: peak %.1f GFLOPS\n", SLOTH_BENCH_NAME, pool_threads(pool), measure_peak(pool, 0.3) / 1e9);
   if (on("gemm")) bench_gemm(pool);
+  if (on("attention")) bench_attention(pool);
   if (on("head")) bench_head(pool);
   if (on("skinny")) bench_skinny(pool);
 }

@@ -169,10 +169,129 @@ static void test_logits(Pool* one, Pool* many) {
   }
 }
 
+struct Forest {
+  std::vector<int32_t> segments;
+  int64_t tokens;
+};
+// For each row: the rows it sees along its path, oldest first, and its position.
+static std::vector<int64_t> path_rows(const Forest& f, int64_t segment, int64_t row) {
+  std::vector<int64_t> chain, rows;
+  for (int64_t s = segment; s >= 0; s = f.segments[static_cast<size_t>(3 * s + 2)]) chain.insert(chain.begin(), s);
+  for (int64_t s : chain) {
+    const int64_t n = s == segment ? row + 1 : f.segments[static_cast<size_t>(3 * s + 1)];
+    for (int64_t i = 0; i < n; i++) rows.push_back(f.segments[static_cast<size_t>(3 * s)] + i);
+  }
+  return rows;
+}
+
+struct AttentionCase {
+  Forest forest;
+  int64_t heads, kvHeads, headDim, window;
+  double softcap;
+  bool sinks;
+};
+
+static void test_attention(Pool* one, Pool* many) {
+  const std::vector<Forest> forests = {
+      {{0, 1, -1}, 1},
+      {{0, 5, -1, 5, 33, -1, 38, 1, -1}, 39},
+      {{0, 123, -1}, 123},
+      {{0, 577, -1}, 577},
+      {{0, 300, -1, 300, 40, 0, 340, 270, 0, 610, 1, 1, 611, 33, 2, 644, 20, -1}, 664},
+      {{2, 30, -1, 40, 25, 0}, 70},  // rows outside all segments
+  };
+  const AttentionCase settings[] = {
+      {{}, 3, 1, 64, 0, 0, false}, {{}, 4, 4, 20, 0, 0, false}, {{}, 4, 2, 33, 0, 5.0, true}, {{}, 6, 2, 80, 37, 0, true}, {{}, 2, 1, 128, 300, 2.0, false},
+      {{}, 8, 1, 96, 1, 0, true},
+  };
+  for (size_t fi = 0; fi < forests.size(); fi++) {
+    for (size_t si = 0; si < sizeof(settings) / sizeof(settings[0]); si++) {
+      AttentionCase c = settings[si];
+      c.forest = forests[fi];
+      if (c.forest.tokens > 400 && si > 3 && fi != 4) continue;
+      const int64_t T = c.forest.tokens, H = c.heads, KV = c.kvHeads, D = c.headDim, group = H / KV;
+      const int64_t ldq = H * D + 7, ldk = KV * D + 3, ldv = KV * D + 5;
+      const Floats q = randoms(T * ldq), k = randoms(T * ldk), v = randoms(T * ldv), sinks = randoms(H), dout = randoms(T * H * D);
+      const double scale = 1.0 / sqrt(static_cast<double>(D));
+      const int64_t count = static_cast<int64_t>(c.forest.segments.size()) / 3;
+      const float* sk = c.sinks ? sinks.data() : nullptr;
+      char name[96];
+      snprintf(name, sizeof(name), "attention forest %d settings %d", (int)fi, (int)si);
+      const Floats both = on_both(name, one, many, Floats(static_cast<size_t>(T * H * D + T * H), 7.0f), [&](Pool* p, Floats& o) {
+        attention(p, o.data(), o.data() + T * H * D, q.data(), ldq, k.data(), ldk, v.data(), ldv, c.forest.segments.data(), count, T, H, KV, D, scale, c.window, c.softcap, sk);
+      });
+      std::vector<double> out(static_cast<size_t>(T * H * D), 0.0), lse(static_cast<size_t>(T * H), 0.0), dq(out.size(), 0.0), dk(static_cast<size_t>(T * KV * D), 0.0),
+          dv(dk.size(), 0.0), dsinks(static_cast<size_t>(H), 0.25);
+      for (int64_t s = 0; s < count; s++) {
+        for (int64_t i = 0; i < c.forest.segments[static_cast<size_t>(3 * s + 1)]; i++) {
+          std::vector<int64_t> seen = path_rows(c.forest, s, i);
+          if (c.window > 0 && static_cast<int64_t>(seen.size()) > c.window) seen.erase(seen.begin(), seen.end() - c.window);
+          const int64_t row = c.forest.segments[static_cast<size_t>(3 * s)] + i;
+          for (int64_t h = 0; h < H; h++) {
+            const float* qr = q.data() + row * ldq + h * D;
+            const int64_t kh = h / group;
+            std::vector<double> z(seen.size()), slope(seen.size(), 1.0);
+            double most = c.sinks ? sinks[static_cast<size_t>(h)] : -1e300;
+            for (size_t j = 0; j < seen.size(); j++) {
+              double x = 0;
+              for (int64_t d = 0; d < D; d++) x += static_cast<double>(qr[d]) * static_cast<double>(k[static_cast<size_t>(seen[j] * ldk + kh * D + d)]);
+              x *= scale;
+              if (c.softcap > 0) {
+                const double t = tanh(x / c.softcap);
+                x = c.softcap * t;
+                slope[j] = 1 - t * t;
+              }
+              z[j] = x;
+              most = std::max(most, x);
+            }
+            double sum = c.sinks ? exp(sinks[static_cast<size_t>(h)] - most) : 0;
+            for (double x : z) sum += exp(x - most);
+            const double L = most + log(sum);
+            lse[static_cast<size_t>(row * H + h)] = L;
+            const int64_t at = (row * H + h) * D;
+            for (size_t j = 0; j < seen.size(); j++) {
+              const double p = exp(z[j] - L);
+              for (int64_t d = 0; d < D; d++) out[static_cast<size_t>(at + d)] += p * v[static_cast<size_t>(seen[j] * ldv + kh * D + d)];
+            }
+            double delta = 0;
+            for (int64_t d = 0; d < D; d++) delta += out[static_cast<size_t>(at + d)] * dout[static_cast<size_t>(at + d)];
+            if (c.sinks) dsinks[static_cast<size_t>(h)] -= exp(sinks[static_cast<size_t>(h)] - L) * delta;
+            for (size_t j = 0; j < seen.size(); j++) {
+              const double p = exp(z[j] - L);
+              double dp = 0;
+              for (int64_t d = 0; d < D; d++) dp += static_cast<double>(dout[static_cast<size_t>(at + d)]) * static_cast<double>(v[static_cast<size_t>(seen[j] * ldv + kh * D + d)]);
+              const double ds = p * (dp - delta) * slope[j] * scale;
+              for (int64_t d = 0; d < D; d++) {
+                dq[static_cast<size_t>(at + d)] += ds * k[static_cast<size_t>(seen[j] * ldk + kh * D + d)];
+                dk[static_cast<size_t>((seen[j] * KV + kh) * D + d)] += ds * qr[d];
+                dv[static_cast<size_t>((seen[j] * KV + kh) * D + d)] += p * dout[static_cast<size_t>(at + d)];
+              }
+            }
+          }
+        }
+      }
+      std::vector<double> want = out;
+      check(std::string(name) + " out", both.data(), want, 1e-5);
+      check(std::string(name) + " lse", both.data() + T * H * D, lse, 1e-5);
+      const int64_t nq = T * H * D, nk = T * KV * D;
+      snprintf(name, sizeof(name), "attentionBackward forest %d settings %d", (int)fi, (int)si);
+      const Floats back = on_both(name, one, many, Floats(static_cast<size_t>(nq + 2 * nk + H), 0.25f), [&](Pool* p, Floats& o) {
+        attentionBackward(p, o.data(), o.data() + nq, o.data() + nq + nk, c.sinks ? o.data() + nq + 2 * nk : nullptr, dout.data(), both.data(), both.data() + nq, q.data(), ldq,
+                          k.data(), ldk, v.data(), ldv, c.forest.segments.data(), count, T, H, KV, D, scale, c.window, c.softcap, sk);
+      });
+      check(std::string(name) + " dq", back.data(), dq, 2e-5);
+      check(std::string(name) + " dk", back.data() + nq, dk, 2e-5);
+      check(std::string(name) + " dv", back.data() + nq + nk, dv, 2e-5);
+      check(std::string(name) + " dsinks", back.data() + nq + 2 * nk, dsinks, 2e-5);
+    }
+  }
+}
+
 static void run_tests(Pool* one, Pool* many, const std::string& filter) {
   auto on = [&](const char* name) { return filter.empty() || std::string(name).find(filter) != std::string::npos; };
   if (on("matmul")) test_matmul(one, many);
   if (on("linear")) test_linear(one, many);
   if (on("weights")) test_weights(one, many);
+  if (on("attention")) test_attention(one, many);
   if (on("logits")) test_logits(one, many);
 }
