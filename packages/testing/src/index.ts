@@ -1,3 +1,5 @@
 export { describeBackend, type DescribeBackendOptions } from "./describe-backend.ts"
+export { describeReward, type DescribeRewardOptions, type RewardCase } from "./describe-reward.ts"
+export { describeTracker, type DescribeTrackerOptions } from "./describe-tracker.ts"
 export { defaultTestApi, type TestApi } from "./test-api.ts"
 export { describeModel, type ModelCase } from "./describe-model.ts"
