@@ -1,0 +1,2 @@
+export * from "./tracker.ts"
+export { default, tensorboard } from "./plugin.ts"
