@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test"
+import { afterEach, describe, expect, test } from "bun:test"
 
 import { NONE } from "@sloth/core"
 
@@ -24,12 +24,20 @@ interface Desk {
   get(handle: number): Float64Array
 }
 
+const backend = createReferenceBackend({ float64: true })
+const made: number[] = []
+
+afterEach(() => {
+  for (const handle of made.splice(0)) backend.memory.free(handle)
+  expect(backend.memory.stats()).toMatchObject({ liveBuffers: 0, liveBytes: 0 })
+})
+
 const desk = (): Desk => {
-  const backend = createReferenceBackend({ float64: true })
   const put = (values: unknown): number => {
     const numbers = flat(values)
     const handle = backend.memory.alloc(numbers.length * 4)
     backend.writeFloat64(handle, numbers)
+    made.push(handle)
     return handle
   }
   return {
@@ -39,6 +47,7 @@ const desk = (): Desk => {
     ints(values) {
       const handle = backend.memory.alloc(values.length * 4)
       backend.memory.write(handle, Int32Array.from(values))
+      made.push(handle)
       return handle
     },
     get: (handle) => backend.readFloat64(handle),

@@ -33,7 +33,10 @@ describe("distributions", () => {
     const backend = createReferenceBackend()
     const handle = backend.memory.alloc(n * 4)
     run(backend, handle)
-    return backend.readFloat64(handle)
+    const values = backend.readFloat64(handle)
+    backend.memory.free(handle)
+    expect(backend.memory.stats().liveBuffers).toBe(0)
+    return values
   }
   const moments = (x: Float64Array): [number, number] => {
     const mean = x.reduce((a, b) => a + b, 0) / x.length
