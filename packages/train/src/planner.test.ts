@@ -87,9 +87,9 @@ describe("the choice of policy and split", () => {
         break
       }
     }
-    expect(seen[0]).toBe("keep 2048")
+    expect(seen[0]).toBe("keep 1024")
     // Smaller micro-batches cost less time than running blocks twice.
-    expect(seen).toContain("keep 1024")
+    expect(seen).toContain("keep 512")
     expect(seen.at(-1)).toBe("checkpoint 256")
   })
 

@@ -13,8 +13,8 @@ import { formatSeconds } from "./plan-text.ts"
 import { StepPositions } from "./position.ts"
 import { warmupOf } from "./schedule.ts"
 
-/** Token budgets the planner tries; more tokens in a pass bring a CPU nothing. */
-export const TOKEN_BUDGETS: readonly number[] = [2048, 1024, 512, 256]
+/** Token budgets the planner tries: matrix products of a CPU run at full speed from about a thousand rows, and more rows only cost memory. */
+export const TOKEN_BUDGETS: readonly number[] = [1024, 512, 256]
 
 const POLICIES: readonly ActivationPolicy[] = ["keep", "recompute", "checkpoint"]
 

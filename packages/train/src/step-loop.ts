@@ -291,6 +291,7 @@ export class StepLoop {
       evaluation: this.#evaluation,
       best: this.#best,
       adapter,
+      lora,
       weights,
       checkpoint: this.#saved === undefined ? undefined : directory.checkpointPath(this.#saved),
       plan,

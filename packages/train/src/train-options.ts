@@ -1,6 +1,6 @@
 import type { Logger, RunCallback, RunEvent, Tracker } from "@sloth/core"
 import type { Example } from "@sloth/data"
-import type { CausalLM } from "@sloth/model"
+import type { CausalLM, LoraConfig } from "@sloth/model"
 import type { Engine } from "@sloth/tensor"
 import type { BestEvaluation } from "./checkpoint.ts"
 import type { TrainConfigInput } from "./config.ts"
@@ -65,6 +65,8 @@ export interface TrainResult {
   readonly best: BestEvaluation | undefined
   /** Folder of the final adapter in PEFT form; undefined when interrupted or with full fine-tuning. */
   readonly adapter: string | undefined
+  /** Settings of the LoRA that was trained, those of a starting adapter included; undefined with full fine-tuning. */
+  readonly lora: LoraConfig | undefined
   /** Folder of the trained weights after full fine-tuning. */
   readonly weights: string | undefined
   /** Folder of the newest checkpoint. */
