@@ -1,0 +1,169 @@
+/**
+ * Where the time goes: per-kernel time of a LoRA training step, of prompt processing or of decoding, SmolLM2-135M.
+ *
+ *   bun bench/profile.ts train   [--rows 4 --length 512 --steps 2 --policy keep|recompute|checkpoint --budget 2048 --full --uneven]
+ *   bun bench/profile.ts decode  [--batch 1 --prompt 64 --tokens 32]
+ *   bun bench/profile.ts prefill [--prompt 512]
+ *
+ * The first kernel of a pass also carries what ran while JavaScript was enqueueing the pass.
+ *
+ * All take --threads N, --peak GFLOPS (the machine's f32 peak, for the column of fractions; `bun run bench --only machine` prints it), --by kernel and --json FILE.
+ */
+import { writeFileSync } from "node:fs"
+import { Generator } from "@sloth/infer"
+import { createCpuBackend } from "@sloth/kernels-cpu"
+import { Engine } from "@sloth/tensor"
+import { choice, flag, number, text } from "./lib/options.ts"
+import { IDLE, profilingBackend, type ProfileEntry } from "./lib/profiling-backend.ts"
+import { evenRows, instructionRows, tokenIds } from "./lib/rows.ts"
+import { smollm2 } from "./lib/shapes.ts"
+import { prepareTraining } from "./lib/training.ts"
+
+const mode = process.argv[2]
+const peak = number("peak", 0)
+const backend = profilingBackend(await createCpuBackend({ threads: number("threads", 2) }))
+const engine = new Engine(backend)
+const { model, files } = await smollm2(engine)
+
+/** Measured entries, seconds of the same work without markers, and a title. */
+const profileTraining = async (): Promise<{
+  title: string
+  entries: ProfileEntry[]
+  seconds: number
+  plain: number
+}> => {
+  const rows = flag("uneven")
+    ? instructionRows(number("rows", 16), number("length", 512))
+    : evenRows(number("rows", 4), number("length", 512))
+  const policy = choice("policy", ["keep", "recompute", "checkpoint"])
+  const budget = number("budget", 2048)
+  const steps = number("steps", 2)
+  const training = prepareTraining(engine, model, rows, { full: flag("full"), rank: 16, budget })
+  const { units } = training
+  const runner = training.runner(policy)
+  await runner.run(1, units, 1)
+  let plain = 0
+  for (let step = 2; step < 2 + steps; step++) {
+    const started = performance.now()
+    await runner.run(step, units, 1)
+    await backend.synchronize()
+    plain += (performance.now() - started) / 1000 / steps
+  }
+  backend.start()
+  for (let step = 2 + steps; step < 2 + 2 * steps; step++) await runner.run(step, units, 1)
+  const { entries, seconds } = await backend.stop()
+  for (const e of entries) {
+    e.calls /= steps
+    e.seconds /= steps
+    e.flops /= steps
+    e.bytes /= steps
+  }
+  const tokens = units.reduce((n, u) => n + u.sourceTokens, 0)
+  return {
+    title: `training step, ${rows.length} rows, ${tokens} tokens, ${flag("full") ? "full" : "LoRA r16"}, policy ${policy}, ${(tokens / plain).toFixed(0)} tok/s`,
+    entries,
+    seconds: seconds / steps,
+    plain,
+  }
+}
+
+const profileGeneration = async (): Promise<{
+  title: string
+  entries: ProfileEntry[]
+  seconds: number
+  plain: number
+}> => {
+  if (files === undefined) throw new Error("generation needs the model file: set SLOTH_TEST_MODEL_GGUF")
+  const decoding = mode === "decode"
+  const batch = number("batch", 1)
+  const promptTokens = number("prompt", decoding ? 64 : 512)
+  const tokens = decoding ? number("tokens", 32) : 1
+  const prompt = tokenIds(0, promptTokens)
+  using generator = new Generator(model, files.tokenizer, { maxBatch: batch })
+  const requests = Array.from({ length: batch }, (_, seed) => ({
+    prompt,
+    options: { maxTokens: tokens, ignoreEnd: true, temperature: batch > 1 ? 1 : 0, seed },
+  }))
+  /** Runs all requests; calls `begin` when the part to measure starts and returns the seconds since. */
+  const run = async (begin: () => void): Promise<number> => {
+    let started = performance.now()
+    let seen = 0
+    if (!decoding) begin()
+    for await (const event of generator.stream(requests)) {
+      // Decoding is measured from the moment all texts have their first token.
+      if (decoding && event.type === "token" && ++seen === batch) {
+        started = performance.now()
+        begin()
+      }
+    }
+    await backend.synchronize()
+    return (performance.now() - started) / 1000
+  }
+  const passes = decoding ? tokens - 1 : 1
+  await run(() => {})
+  const plain = (await run(() => {})) / passes
+  await run(() => backend.start())
+  const { entries, seconds } = await backend.stop()
+  for (const e of entries) {
+    e.calls /= passes
+    e.seconds /= passes
+    e.flops /= passes
+    e.bytes /= passes
+  }
+  return {
+    title: decoding
+      ? `decoding, batch ${batch}, ${promptTokens} prompt tokens, ${(batch / plain).toFixed(1)} tok/s`
+      : `prompt of ${promptTokens} tokens, ${(promptTokens / plain).toFixed(0)} tok/s`,
+    entries,
+    seconds: seconds / passes,
+    plain,
+  }
+}
+
+if (mode !== "train" && mode !== "decode" && mode !== "prefill") {
+  console.error("Usage: bun bench/profile.ts train|decode|prefill (options: see the head of the file)")
+  process.exit(2)
+}
+const result = mode === "train" ? await profileTraining() : await profileGeneration()
+
+/** Adds up entries of the same kernel. */
+const byKernel = (entries: readonly ProfileEntry[]): ProfileEntry[] => {
+  const sums = new Map<string, ProfileEntry>()
+  for (const e of entries) {
+    const label = e.label === IDLE ? IDLE : e.label.split(" ")[0]!
+    const s = sums.get(label) ?? { label, calls: 0, seconds: 0, flops: 0, bytes: 0 }
+    s.calls += e.calls
+    s.seconds += e.seconds
+    s.flops += e.flops
+    s.bytes += e.bytes
+    sums.set(label, s)
+  }
+  return [...sums.values()].sort((a, b) => b.seconds - a.seconds)
+}
+
+const print = (entries: readonly ProfileEntry[]): void => {
+  const total = entries.reduce((n, e) => n + e.seconds, 0)
+  console.log(
+    `${"kernel".padEnd(62)}${"calls".padStart(7)}${"ms".padStart(10)}${"us/call".padStart(10)}${"share".padStart(8)}${"GFLOP/s".padStart(10)}${"GB/s".padStart(8)}${peak > 0 ? "of peak".padStart(9) : ""}`,
+  )
+  for (const e of entries) {
+    const rate = e.flops / e.seconds / 1e9
+    console.log(
+      `${e.label.padEnd(62)}${e.calls.toFixed(0).padStart(7)}${(e.seconds * 1e3).toFixed(2).padStart(10)}${((e.seconds * 1e6) / e.calls).toFixed(1).padStart(10)}${`${((100 * e.seconds) / total).toFixed(1)}%`.padStart(8)}${(e.flops > 0 ? rate.toFixed(1) : "").padStart(10)}${(e.bytes / e.seconds / 1e9).toFixed(1).padStart(8)}${peak > 0 && e.flops > 0 ? `${((100 * rate) / peak).toFixed(0)}%`.padStart(9) : ""}`,
+    )
+  }
+}
+
+const { device } = backend
+console.log(`${result.title}; ${device.description}, ${device.isa}, ${device.threads} threads`)
+console.log(
+  `${(result.plain * 1e3).toFixed(1)} ms without markers, ${(result.seconds * 1e3).toFixed(1)} ms with them (short kernels look longer than they are by the difference)\n`,
+)
+print(byKernel(result.entries))
+if (text("by") !== "kernel") {
+  console.log("")
+  print(result.entries)
+}
+const json = text("json")
+if (json !== undefined) writeFileSync(json, `${JSON.stringify({ device, ...result }, null, 2)}\n`)
+process.exit(0)
