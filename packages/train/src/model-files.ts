@@ -1,9 +1,33 @@
+import { SlothError } from "@sloth/core"
 import type { CausalLM, ModelFiles } from "@sloth/model"
-import { attachLora, loadPeftAdapter, type LoraConfig } from "@sloth/model"
-import { loraConfigOf, type TrainConfig } from "./config.ts"
+import { attachLora, loadPeftAdapter, readPeftConfig, type LoraConfig } from "@sloth/model"
+import { loraConfigOf, type TrainConfig, type TrainConfigInput } from "./config.ts"
 
 /** What training needs of a model: `ModelFiles` of `@sloth/model` is one, and so is anything else that can build a model. */
 export interface TrainModel extends Pick<ModelFiles, "name" | "path" | "fingerprint" | "bytes" | "config" | "build"> {}
+
+/**
+ * Takes rank, alpha, dropout and targets from the adapter that a configuration starts from, so that the configuration says what is trained.
+ * Errors: SLOTH_TRAIN_ADAPTER_SETTINGS where the user asked for something else, SLOTH_ADAPTER_FILE.
+ */
+export const withAdapterSettings = (config: TrainConfig, given: TrainConfigInput): TrainConfig => {
+  if (config.adapter === undefined) return config
+  const { config: adapter } = readPeftConfig(config.adapter)
+  const differences = Object.entries(adapter).flatMap(([key, now]) => {
+    const asked = given[key as keyof TrainConfigInput]
+    return asked === undefined || JSON.stringify(asked) === JSON.stringify(now) ? [] : [{ key, asked, adapter: now }]
+  })
+  // Targets can be written in many ways; the same layers under another spelling are no difference that could be seen here.
+  const serious = differences.filter((d) => d.key !== "targets" && d.key !== "layers")
+  if (serious.length > 0)
+    throw new SlothError("SLOTH_TRAIN_ADAPTER_SETTINGS", {
+      what: `The adapter ${config.adapter} has other settings than asked for.`,
+      why: serious.map((d) => `${d.key} is ${JSON.stringify(d.adapter)}, not ${JSON.stringify(d.asked)}.`).join(" "),
+      next: "Leave these settings out: a run that starts from an adapter keeps the adapter's.",
+      fields: { adapter: config.adapter, differences: serious },
+    })
+  return { ...config, ...adapter }
+}
 
 /**
  * Makes a model trainable as the configuration says: a fresh LoRA, a LoRA from a folder, or all weights. Returns the LoRA's settings, undefined with full fine-tuning.

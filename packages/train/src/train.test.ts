@@ -333,6 +333,27 @@ describe("checkpoints and resuming", () => {
   })
 })
 
+describe("starting from an adapter", () => {
+  const adapter = join(goldenDir, "tied", "adapter")
+  const from = (config: TrainOptions["config"]) =>
+    run({ model: tinyFiles("tied"), config: { rank: undefined, steps: 3, saveEvery: 1, adapter, ...config } })
+
+  test("its settings are the run's, and the run resumes", async () => {
+    await from({ rank: 4, alpha: 8 })
+    const want = adapterOf()
+    expect(readRunConfig(home()).config).toMatchObject({ rank: 4, alpha: 8, adapter })
+    rmSync(join(home(), "checkpoints", "step-000003"), { recursive: true })
+    await run({ model: tinyFiles("tied"), resume: true })
+    expect(adapterOf()).toBe(want)
+  })
+
+  test("asking for other settings is refused, with a list", async () => {
+    const error = await errorOf(from({ rank: 8, alpha: 8 }))
+    expect(error.code).toBe("SLOTH_TRAIN_ADAPTER_SETTINGS")
+    expect(error.fields["differences"]).toEqual([{ key: "rank", asked: 8, adapter: 4 }])
+  })
+})
+
 describe("evaluation", () => {
   test("every N steps and at the end; best and last checkpoints are kept", async () => {
     // Rows that contradict the training rows: the best model is an early one.

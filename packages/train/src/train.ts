@@ -16,7 +16,7 @@ import { latestCheckpoint, restoreCheckpoint, type CheckpointManifest } from "./
 import { readTrainConfig, resolveTrainConfig, type TrainConfig } from "./config.ts"
 import { hashUnits } from "./data.ts"
 import { residentBytes } from "./internal/machine.ts"
-import { makeTrainable } from "./model-files.ts"
+import { makeTrainable, withAdapterSettings } from "./model-files.ts"
 import type { Objective, TrainingUnit } from "./objective.ts"
 import { AdamW, parameterGroups } from "./optimizer.ts"
 import type { RunPlan } from "./plan.ts"
@@ -59,7 +59,8 @@ const requireEvaluationData = (config: TrainConfig, units: readonly TrainingUnit
 export const planRun = async <Row = Example>(
   options: PlanOptions<Row> & { readonly run?: string },
 ): Promise<RunPlan> => {
-  const config = resolveTrainConfig(options.config ?? {})
+  const given = options.config ?? {}
+  const config = withAdapterSettings(resolveTrainConfig(given), given)
   const runtimeBytes = residentBytes()
   const prepared = await prepare(options)
   requireEvaluationData(config, prepared.evaluationUnits)
@@ -221,7 +222,7 @@ class Training<Row> {
 
   #config(): TrainConfig {
     const input = this.#options.config ?? {}
-    if (this.#stored === undefined) return resolveTrainConfig(input)
+    if (this.#stored === undefined) return withAdapterSettings(resolveTrainConfig(input), input)
     const was = readTrainConfig(this.#stored.config)
     const given = Object.fromEntries(Object.entries(input).filter(([, value]) => value !== undefined))
     const now = readTrainConfig({ ...this.#stored.config, ...given })
