@@ -1,1 +1,6 @@
-export {}
+export { main } from "./main.ts"
+export { EXIT } from "./errors.ts"
+export { writeReport } from "./report/write-report.ts"
+export { reportHtml } from "./report/report-html.ts"
+export { readReportData } from "./report/report-data.ts"
+export type { ReportData, ReportSample, ReportSetting } from "./report/report-data.ts"

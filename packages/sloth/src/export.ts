@@ -63,6 +63,17 @@ const record = async (context: SlothContext, run: string, report: ExportReport):
   }
 }
 
+/** Adapter files are written from the trainable tensors; an adapter that was opened frozen counts as one while it is written. */
+const markAdapters = ({ model }: OpenedModel): (() => void) => {
+  const frozen = [...model.linears.values()]
+    .flatMap((layer) => Object.values(layer.adapter?.tensors ?? {}))
+    .filter((tensor) => !tensor.requiresGrad)
+  for (const tensor of frozen) model.engine.parameter(tensor)
+  return () => {
+    for (const tensor of frozen) tensor.slot = undefined
+  }
+}
+
 /**
  * Writes a model in a format, reads it back and compares it with the one in memory.
  * Errors: SLOTH_PLUGIN_UNKNOWN_ID for a format that nothing provides, SLOTH_EXPORT_*, SLOTH_DISK_SPACE, SLOTH_DISK_FULL.
@@ -83,14 +94,13 @@ export const exportModel = async (
       next: "Give texts of at least two tokens each.",
     })
   const to = request.to === undefined ? defaultTarget(context, opened, exporter) : resolve(context.cwd, request.to)
-  const report = await exporter.export(
-    { model: opened.model, files: opened.files, lora: opened.lora, base: opened.source.base, texts },
-    to,
-    {
+  const done = markAdapters(opened)
+  const report = await exporter
+    .export({ model: opened.model, files: opened.files, lora: opened.lora, base: opened.source.base, texts }, to, {
       ...(request.onProgress === undefined ? {} : { onProgress: request.onProgress }),
       ...(request.maxShardBytes === undefined ? {} : { maxShardBytes: request.maxShardBytes }),
-    },
-  )
+    })
+    .finally(done)
   if (run !== undefined && runRecord !== undefined) await record(context, run, report)
   return report
 }

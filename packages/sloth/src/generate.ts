@@ -68,7 +68,7 @@ export const completeAll = async (
     })),
   )
   using generator = new Generator(opened.model, opened.tokenizer, { adapters: options.adapters ?? true })
-  return generator.generate(requests, { signal: options.signal })
+  return await generator.generate(requests, { signal: options.signal })
 }
 
 /** Options of a chat. */

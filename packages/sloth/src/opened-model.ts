@@ -46,8 +46,8 @@ export class OpenedModel implements Disposable {
   dispose(): void {
     if (this.#disposed) return
     this.#disposed = true
-    this.#release(this)
     this.model[Symbol.dispose]()
+    this.#release(this)
   }
 
   [Symbol.dispose](): void {
@@ -129,9 +129,20 @@ export class OpenModels {
     }
   }
 
-  /** Wraps a model that training handed over. */
-  wrap(source: ResolvedModel, files: ModelFiles, model: CausalLM, lora: LoraConfig | undefined): OpenedModel {
-    return this.#adopt(new OpenedModel(source, files, model, lora, (self) => this.#open.delete(self)))
+  /** Wraps a model that training handed over; `release` runs after it was disposed of. */
+  wrap(
+    source: ResolvedModel,
+    files: ModelFiles,
+    model: CausalLM,
+    lora: LoraConfig | undefined,
+    release: () => void,
+  ): OpenedModel {
+    return this.#adopt(
+      new OpenedModel(source, files, model, lora, (self) => {
+        this.#open.delete(self)
+        release()
+      }),
+    )
   }
 
   #adopt(opened: OpenedModel): OpenedModel {
@@ -141,6 +152,6 @@ export class OpenModels {
 
   /** Frees everything that is still open. */
   dispose(): void {
-    for (const model of [...this.#open]) model.dispose()
+    for (const model of this.#open) model.dispose()
   }
 }

@@ -1,3 +1,5 @@
+import { existsSync, readdirSync } from "node:fs"
+import { join, resolve } from "node:path"
 import type { RunCallback, RunEvent } from "@sloth/core"
 import { SlothError } from "@sloth/core"
 import type { Dataset, Example } from "@sloth/data"
@@ -86,6 +88,17 @@ export const configOf = (request: TrainRequest): TrainConfigInput => {
   return config as TrainConfigInput
 }
 
+/** Paths of a configuration start at the working folder of the instance. */
+const absolutePaths = (cwd: string, config: TrainConfigInput): TrainConfigInput => {
+  const { run, adapter, evalData } = config
+  return {
+    ...config,
+    ...(run === undefined ? {} : { run: resolve(cwd, run) }),
+    ...(adapter === undefined ? {} : { adapter: resolve(cwd, adapter) }),
+    ...(evalData === undefined ? {} : { evalData: [evalData].flat().map((path) => resolve(cwd, path)) }),
+  }
+}
+
 const needed = (what: "model" | "data"): SlothError =>
   new SlothError(what === "model" ? "SLOTH_TRAIN_NO_MODEL" : "SLOTH_TRAIN_NO_DATA", {
     what: `No ${what} was named.`,
@@ -115,7 +128,7 @@ interface Inputs {
 
 const prepareInputs = async (context: SlothContext, request: TrainRequest): Promise<Inputs> => {
   const { openTrainData, readTrainConfig, resolveTrainConfig } = await import("@sloth/train")
-  const given = configOf(request)
+  const given = absolutePaths(context.cwd, configOf(request))
   const folder = given.run
   const record = request.resume === true && folder !== undefined ? readRunRecord(folder) : undefined
   const resolved =
@@ -163,42 +176,44 @@ const prepareInputs = async (context: SlothContext, request: TrainRequest): Prom
   }
 }
 
-/** Runs `body` on the shared engine, or on one of its own where the configuration asks for other threads or memory. */
-const withEngine = async <R>(
+/** An engine for a run: the shared one, or one of its own where the configuration asks for other threads or memory. */
+const engineFor = async (
   context: SlothContext,
   config: Pick<TrainConfig, "threads" | "memoryBudget">,
-  keep: boolean,
-  body: (engine: Engine) => Promise<R>,
-): Promise<R> => {
+): Promise<{ readonly engine: Engine; readonly release: () => void }> => {
   const { backendOptions } = context
   const same =
     (config.threads === undefined || config.threads === backendOptions.threads) &&
     (config.memoryBudget === undefined || config.memoryBudget === backendOptions.memoryBudget)
-  if (same) return body(await context.engine())
-  if (keep)
-    throw new SlothError("SLOTH_TRAIN_KEEP_MODEL", {
-      what: "keepModel does not go with threads or memoryBudget of a single run.",
-      why: "The model would live on a backend that ends with the run.",
-      next: "Give threads and memoryBudget to createSloth instead.",
-    })
+  if (same) return { engine: await context.engine(), release: () => undefined }
   const { engine } = await context.openEngine({
     ...backendOptions,
     ...(config.threads === undefined ? {} : { threads: config.threads }),
     ...(config.memoryBudget === undefined ? {} : { memoryBudget: config.memoryBudget }),
   })
-  try {
-    return await body(engine)
-  } finally {
-    engine[Symbol.dispose]()
-  }
+  return { engine, release: () => engine[Symbol.dispose]() }
+}
+
+/** First free name `prefix-001`, `prefix-002`, ... in a folder of runs; that the folder is still free is checked when the run takes it. */
+export const nextRunFolder = (runs: string, prefix: string): string => {
+  const start =
+    prefix
+      .replace(/[^A-Za-z0-9._-]+/g, "-")
+      .replace(/^[-.]+|[-.]+$/g, "")
+      .slice(0, 80) || "run"
+  const taken = (existsSync(runs) ? readdirSync(runs) : [])
+    .filter((name) => name.startsWith(`${start}-`))
+    .map((name) => Number(/^\d+$/.exec(name.slice(start.length + 1))?.[0] ?? 0))
+  return join(runs, `${start}-${String(Math.max(0, ...taken) + 1).padStart(3, "0")}`)
 }
 
 /** Plans a run and touches nothing. Errors: those of `planRun`, of opening the model and of preparing the data. */
 export const planTraining = async (context: SlothContext, request: PlanRequest): Promise<PlanOutcome> => {
   const { planRun } = await import("@sloth/train")
   const { config, resolved, objective, prepared } = await prepareInputs(context, request)
-  const plan = await withEngine(context, resolved, false, (engine) =>
-    planRun({
+  const { engine, release } = await engineFor(context, resolved)
+  try {
+    const plan = await planRun({
       engine,
       model: prepared.files,
       data: prepared.data,
@@ -207,9 +222,11 @@ export const planTraining = async (context: SlothContext, request: PlanRequest):
       ...(request.settings === undefined ? {} : { settings: request.settings }),
       ...(request.measure === undefined ? {} : { measure: request.measure }),
       ...(request.signal === undefined ? {} : { signal: request.signal }),
-    }),
-  )
-  return { ...prepared, plan }
+    })
+    return { ...prepared, plan }
+  } finally {
+    release()
+  }
 }
 
 /** Trains. Errors: those of `train` of `@sloth/train`, of opening the model and of preparing the data. */
@@ -218,18 +235,23 @@ export const trainModel = async (
   models: OpenModels,
   request: TrainRequest,
 ): Promise<TrainOutcome> => {
-  const { train } = await import("@sloth/train")
+  const { loraConfigOf, train } = await import("@sloth/train")
+  const { readPeftConfig } = await import("@sloth/model")
   const { config, resolved, record, objective, inputs, prepared } = await prepareInputs(context, request)
   request.onPrepared?.(prepared)
   const settings = request.settings ?? (record?.settings === null ? undefined : record?.settings)
   const trackers = (request.trackers ?? []).map((name) => context.registry.get("trackers", name))
   const callbacks = [...context.registry.list("callbacks"), ...(request.callbacks ?? [])]
-  const outcome = await withEngine(context, resolved, request.keepModel === true, (engine) =>
-    train({
+  const run = resolved.run ?? nextRunFolder(context.paths.runs, `${prepared.files.name}-${objective.name}`)
+  const { engine, release } = await engineFor(context, resolved)
+  let kept = false
+  try {
+    const { model, ...outcome } = await train({
       engine,
       model: prepared.files,
       data: prepared.data,
       config,
+      run,
       objective,
       base: prepared.source.base,
       trackers,
@@ -242,18 +264,18 @@ export const trainModel = async (
       ...(request.measure === undefined ? {} : { measure: request.measure }),
       ...(request.keepModel === true ? { keepModel: true } : {}),
       ...(request.signal === undefined ? {} : { signal: request.signal }),
-    }),
-  )
-  const { model, ...rest } = outcome
-  if (model === undefined) return { ...rest, opened: undefined }
-  const { loraConfigOf } = await import("@sloth/train")
-  const { readPeftConfig } = await import("@sloth/model")
-  const adapter = config.adapter ?? resolved.adapter
-  const lora = resolved.full
-    ? undefined
-    : adapter === undefined
-      ? loraConfigOf(resolved)
-      : readPeftConfig(adapter).config
-  const source = { ...prepared.source, run: outcome.run }
-  return { ...rest, opened: models.wrap(source, prepared.files, model, lora) }
+    })
+    if (model === undefined) return { ...outcome, opened: undefined }
+    kept = true
+    const adapter = config.adapter ?? resolved.adapter
+    const lora = resolved.full
+      ? undefined
+      : adapter === undefined
+        ? loraConfigOf(resolved)
+        : readPeftConfig(adapter).config
+    const source = { ...prepared.source, run: outcome.run }
+    return { ...outcome, opened: models.wrap(source, prepared.files, model, lora, release) }
+  } finally {
+    if (!kept) release()
+  }
 }

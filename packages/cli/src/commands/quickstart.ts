@@ -1,0 +1,202 @@
+import * as Schema from "effect/Schema"
+import { field, formatBytes, withDefault } from "@sloth/core"
+import { nanoFiles, QUICKSTART_QUESTIONS } from "@sloth/nano"
+import { completeAll, nextRunFolder } from "@sloth/sloth"
+import { formatSeconds } from "@sloth/train"
+import { defineCommand } from "../command.ts"
+import { EXIT } from "../errors.ts"
+import { exportLines, shortPath } from "../export-lines.ts"
+import { interruptible } from "../interrupt.ts"
+import { writeReport } from "../report/write-report.ts"
+import { recordSamples, type Sample } from "../samples.ts"
+import { jsonField, modelField } from "../session-flags.ts"
+import { withSession } from "../session.ts"
+import type { Terminal } from "../terminal/terminal.ts"
+import { wrapText } from "../terminal/text.ts"
+import { TrainingDisplay } from "../training-display.ts"
+
+/** What the quickstart trains: tuned so that nano learns its new manner in about half a minute on two cores. */
+const TRAINING = {
+  batch: 8,
+  maxLength: 256,
+  rank: 16,
+  alpha: 32,
+  learningRate: 3e-3,
+  schedule: "linear",
+  warmupSteps: 5,
+  seed: 1,
+  saveEvery: 0,
+} as const
+
+/** Optimizer steps on a machine that is fast enough. */
+const STEPS = 120
+/** Fewest steps from which something can be seen. */
+const LEAST_STEPS = 12
+/** Seconds that training may take by the plan's forecast, and by the clock. */
+const PLANNED_SECONDS = 30
+const MOST_SECONDS = 36
+
+const MAX_TOKENS = 60
+const FORMATS = ["gguf-f16", "peft"] as const
+
+const tellAnswer = (
+  terminal: Terminal,
+  question: string,
+  answers: readonly (readonly [string, string | undefined])[],
+): void => {
+  const { bold, dim } = terminal.errorStyle
+  terminal.say(`  ${bold(question)}`)
+  for (const [name, text] of answers)
+    if (text !== undefined)
+      for (const [i, line] of wrapText(text.trim() || "(nothing)", terminal.width - 12).entries())
+        terminal.say(`    ${dim(i === 0 ? name.padEnd(7) : "".padEnd(7))} ${line}`)
+}
+
+/** `sloth quickstart`. */
+export const command = defineCommand({
+  name: "quickstart",
+  summary: "Train the embedded model in half a minute and see what changed.",
+  description:
+    "Shows all of Sloth in under a minute, without a network: plans, trains a LoRA on the embedded nano model with an embedded instruction set, shows three answers before and after, exports a GGUF file and a PEFT adapter and checks both, writes a report, and says what to try next.",
+  session: true,
+  options: Schema.Struct({
+    model: modelField.pipe(Schema.optionalKey),
+    steps: field
+      .int({
+        description: `Optimizer steps; as many as fit into half a minute, at most ${STEPS}, when absent.`,
+        unit: "steps",
+        min: 1,
+      })
+      .pipe(Schema.optionalKey),
+    json: jsonField.pipe(withDefault(false)),
+  }),
+  examples: [
+    { command: "sloth quickstart", description: "the whole way in under a minute" },
+    { command: "sloth quickstart --steps 30 --json", description: "a shorter one, with the result as data" },
+  ],
+  run: (input) =>
+    withSession(input, async ({ sloth }) => {
+      const started = performance.now()
+      const { terminal } = input
+      const { bold, dim, green } = terminal.errorStyle
+      const model = input.options.model ?? "nano"
+      const data = nanoFiles().quickstart
+      const display = new TrainingDisplay(terminal, { interval: 2000 })
+      const interrupt = interruptible(() => display.stopping())
+      try {
+        const { name } = await sloth.backend()
+        terminal.say(`${bold("Sloth quickstart")} ${dim(`backend ${name}`)}`)
+        terminal.say()
+        const base = await sloth.open(model, { signal: interrupt.signal })
+        const before = await completeAll(base, QUICKSTART_QUESTIONS, {
+          maxTokens: MAX_TOKENS,
+          signal: interrupt.signal,
+        })
+        base.dispose()
+        terminal.say(bold("Before"))
+        for (const [i, question] of QUICKSTART_QUESTIONS.entries())
+          tellAnswer(terminal, question, [["", before[i]?.text]])
+        terminal.say()
+
+        let { steps } = input.options
+        if (steps === undefined) {
+          const { plan } = await sloth.plan({ model, data, ...TRAINING, steps: STEPS, signal: interrupt.signal })
+          const fitting = plan.time === undefined ? STEPS : Math.floor(PLANNED_SECONDS / plan.time.secondsPerStep)
+          steps = Math.min(STEPS, Math.max(LEAST_STEPS, fitting))
+        }
+        let trainingSince = Infinity
+        const outcome = await sloth.train({
+          model,
+          data,
+          ...TRAINING,
+          steps,
+          run: nextRunFolder(sloth.paths.runs, "quickstart"),
+          command: "sloth quickstart",
+          measure: true,
+          keepModel: true,
+          signal: interrupt.signal,
+          onPrepared: (run) => display.prepared(run),
+          onEvent: (event) => {
+            if (event.type === "plan") trainingSince = performance.now()
+            display.event(event)
+          },
+          callbacks: [
+            {
+              name: "quickstart-clock",
+              on: {
+                step: ({ step }, control) => {
+                  const seconds = (performance.now() - trainingSince) / 1000
+                  if (input.options.steps === undefined && step >= LEAST_STEPS && seconds > MOST_SECONDS)
+                    control.stop(`the quickstart's ${MOST_SECONDS} seconds of training are over`)
+                },
+              },
+            },
+          ],
+        })
+        display.end()
+        using opened = outcome.opened!
+        if (outcome.status === "interrupted") {
+          terminal.say(`Interrupted at step ${outcome.steps}; everything is saved.`)
+          terminal.say(`  continue: ${bold(outcome.resumeCommand ?? "")}`)
+          return EXIT.interrupted
+        }
+        terminal.say(`${green("✓")} trained ${outcome.steps} steps in ${formatSeconds(outcome.seconds)}`)
+        terminal.say()
+        terminal.say(bold("Before and after"))
+        const samples: readonly Sample[] = await recordSamples(opened, outcome.run, QUICKSTART_QUESTIONS, MAX_TOKENS)
+        for (const { prompt, before: was, after } of samples)
+          tellAnswer(terminal, prompt, [
+            ["before", was],
+            ["after", after],
+          ])
+        terminal.say()
+
+        terminal.say(bold("Exports"))
+        const exports = []
+        for (const format of FORMATS) {
+          const report = await sloth.export({ model: opened, format: format as never })
+          exports.push(report)
+          for (const line of exportLines(report, terminal.errorStyle)) terminal.say(`  ${line}`)
+        }
+        const report = writeReport(outcome.run)
+        const seconds = (performance.now() - started) / 1000
+        const run = shortPath(outcome.run)
+        terminal.say()
+        terminal.say(`${green("✓")} ${bold(`done in ${formatSeconds(seconds)}`)}; the report: ${shortPath(report)}`)
+        terminal.say()
+        terminal.say(bold("Next"))
+        for (const [line, what] of [
+          [`sloth chat --model ${run} --compare`, "talk to it, base and tuned side by side"],
+          [`sloth generate --model ${run} --prompt "What is the capital of Spain?"`, "ask one thing"],
+          ["sloth init my-model", "a project of your own, with sample data"],
+          ["sloth train --model org/name --data rows.jsonl", "a real model, your data"],
+        ] as const)
+          terminal.say(`  ${line}  ${dim(`# ${what}`)}`)
+        if (input.options.json)
+          terminal.print(
+            JSON.stringify({
+              run: outcome.run,
+              report,
+              steps: outcome.steps,
+              loss: outcome.finalLoss,
+              seconds,
+              samples,
+              exports: exports.map(({ format, path, bytes, verification }) => ({
+                format,
+                path,
+                bytes,
+                largest: verification.largest,
+              })),
+            }),
+          )
+        else
+          terminal.say(
+            dim(`  ${formatBytes(exports.reduce((n, { bytes }) => n + bytes, 0))} of exports in ${run}/exports`),
+          )
+        return EXIT.ok
+      } finally {
+        display.end()
+        interrupt.stop()
+      }
+    }),
+})

@@ -1,0 +1,128 @@
+import * as Schema from "effect/Schema"
+import { field, withDefault } from "@sloth/core"
+import { formatSeconds } from "@sloth/train"
+import type { TrainOutcome } from "@sloth/sloth"
+import { defineCommand } from "../command.ts"
+import { EXIT } from "../errors.ts"
+import { shortPath } from "../export-lines.ts"
+import { interruptible } from "../interrupt.ts"
+import { writeReport } from "../report/write-report.ts"
+import { recordSamples } from "../samples.ts"
+import { jsonField } from "../session-flags.ts"
+import { withSession } from "../session.ts"
+import type { Terminal } from "../terminal/terminal.ts"
+import { refuseWords, resumedRun, runFields, trainInputs, trainSettings } from "../train-request.ts"
+import { TrainingDisplay } from "../training-display.ts"
+
+const summary = (outcome: TrainOutcome): Record<string, unknown> => ({
+  status: outcome.status,
+  run: outcome.run,
+  steps: outcome.steps,
+  loss: Number.isFinite(outcome.finalLoss) ? outcome.finalLoss : null,
+  evaluationLoss: outcome.evaluation?.loss ?? null,
+  adapter: outcome.adapter ?? null,
+  weights: outcome.weights ?? null,
+  checkpoint: outcome.checkpoint ?? null,
+  tokens: outcome.tokens,
+  seconds: outcome.seconds,
+  resume: outcome.resumeCommand ?? null,
+})
+
+const tellEnd = (outcome: TrainOutcome, report: string, terminal: Terminal): void => {
+  const { green, yellow, bold, dim } = terminal.errorStyle
+  const run = shortPath(outcome.run)
+  if (outcome.status === "interrupted") {
+    terminal.say(`${yellow("Interrupted")} at step ${outcome.steps} of ${outcome.plan.steps}; everything is saved.`)
+    terminal.say(`  continue: ${bold(outcome.resumeCommand ?? "")}`)
+    return
+  }
+  terminal.say(
+    `${green("✓")} ${outcome.status === "stopped" ? "Stopped" : "Trained"} ${outcome.steps} steps in ${formatSeconds(outcome.seconds)}, loss ${outcome.finalLoss.toFixed(4)}`,
+  )
+  const result = outcome.adapter ?? outcome.weights
+  if (result !== undefined) terminal.say(`  ${dim("result:")} ${shortPath(result)}`)
+  terminal.say(`  ${dim("report:")} ${shortPath(report)}`)
+  terminal.say(`  ${dim("next:")}   sloth chat --model ${run} --compare`)
+  terminal.say(`          sloth export --model ${run} --format gguf-q8_0`)
+}
+
+/** `sloth train`. */
+export const command = defineCommand({
+  name: "train",
+  summary: "Fine-tune a model on a data file.",
+  description:
+    "Prints the plan, then trains: a LoRA unless --full. Everything goes into a run folder: settings, events, checkpoints, the final adapter in PEFT form, a report. Settings come from the flags, then from the train section of sloth.config.*, then from their defaults. Ctrl-C finishes the step, saves, and prints the command that goes on.",
+  session: true,
+  aliases: { model: "m", data: "d" },
+  optionalValues: { resume: "" },
+  positionals: [{ name: "run", description: "With --resume: the run folder to go on with." }],
+  options: Schema.Struct({
+    ...runFields,
+    resume: field
+      .text({ description: "Go on with a run from its last checkpoint: that of --run, or the newest one." })
+      .pipe(Schema.optionalKey),
+    tracker: field
+      .list(Schema.String, { description: "Tracker that follows the run; may be repeated." })
+      .pipe(Schema.optionalKey),
+    sample: field
+      .list(Schema.String, {
+        description: "Question that is answered before and after, for the report; may be repeated.",
+      })
+      .pipe(Schema.optionalKey),
+    json: jsonField.pipe(withDefault(false)),
+  }),
+  settings: trainSettings,
+  examples: [
+    { command: "sloth train --model nano --data rows.jsonl --steps 60", description: "a LoRA on the embedded model" },
+    {
+      command: "sloth train --model org/name --data rows.jsonl --rank 32 --learning-rate 1e-4 --run runs/mine",
+      description: "a model of the hub, into a named run",
+    },
+    {
+      command: "sloth train --model model.gguf --data rows.csv --eval-fraction 0.05 --eval-every 50",
+      description: "train on a GGUF file as it is, and hold rows out",
+    },
+    { command: "sloth train --resume --run runs/mine", description: "go on after Ctrl-C or a crash" },
+  ],
+  notes: ["Exit status: 0 trained, 1 failed, 2 wrong flags or settings, 130 interrupted after a clean save."],
+  run: (input) =>
+    withSession(input, async (session) => {
+      const { terminal } = input
+      const { json, resume, tracker, sample, ...flags } = input.options
+      if (resume === undefined) refuseWords(input.positionals)
+      const { config, ...inputs } = trainInputs(session, input.cwd, flags, input.settings)
+      const display = new TrainingDisplay(terminal)
+      const interrupt = interruptible(() => display.stopping())
+      try {
+        const outcome = await session.sloth.train({
+          ...config,
+          ...inputs,
+          method: inputs.method as never,
+          ...(resume === undefined
+            ? {}
+            : {
+                resume: true,
+                run: resumedRun(session.sloth.paths.runs, input.cwd, [resume, input.positionals[0], config.run]),
+              }),
+          ...(tracker === undefined ? {} : { trackers: tracker }),
+          command: ["sloth", ...process.argv.slice(2)].join(" "),
+          signal: interrupt.signal,
+          keepModel: sample !== undefined,
+          onPrepared: (run) => display.prepared(run),
+          onEvent: (event) => display.event(event),
+        })
+        display.end()
+        if (outcome.opened !== undefined && sample !== undefined) {
+          using opened = outcome.opened
+          await recordSamples(opened, outcome.run, sample)
+        }
+        const report = writeReport(outcome.run)
+        tellEnd(outcome, report, terminal)
+        if (json) terminal.print(JSON.stringify(summary(outcome)))
+        return outcome.status === "interrupted" ? EXIT.interrupted : EXIT.ok
+      } finally {
+        display.end()
+        interrupt.stop()
+      }
+    }),
+})

@@ -1,0 +1,21 @@
+/** Turns the first Ctrl-C into an abort and the second into an immediate exit; `onFirst` says what happens now. */
+export const interruptible = (onFirst: () => void): { readonly signal: AbortSignal; readonly stop: () => void } => {
+  const controller = new AbortController()
+  const handle = (): void => {
+    if (controller.signal.aborted) {
+      process.stderr.write("\n")
+      process.exit(130)
+    }
+    controller.abort()
+    onFirst()
+  }
+  process.on("SIGINT", handle)
+  process.on("SIGTERM", handle)
+  return {
+    signal: controller.signal,
+    stop: () => {
+      process.off("SIGINT", handle)
+      process.off("SIGTERM", handle)
+    },
+  }
+}

@@ -1,0 +1,94 @@
+import { existsSync } from "node:fs"
+import { readEvents, readRunConfig, runPaths, type RunConfig, type RunEventOf, type StepEvent } from "@sloth/core"
+import { describeConfig } from "@sloth/core"
+import { TrainConfigSchema, type RunPlan } from "@sloth/train"
+
+/** An answer before and after. */
+export interface ReportSample {
+  readonly prompt: string
+  readonly before: string | undefined
+  readonly after: string | undefined
+}
+
+/** One line of the settings table. */
+export interface ReportSetting {
+  readonly key: string
+  readonly value: string
+  readonly description: string
+  /** True where the value is not the default. */
+  readonly changed: boolean
+}
+
+/** Everything that a report shows. */
+export interface ReportData {
+  readonly config: RunConfig
+  readonly status: "completed" | "interrupted" | "stopped" | "failed" | "unfinished"
+  readonly message: string | undefined
+  readonly steps: readonly StepEvent[]
+  readonly evaluations: readonly RunEventOf<"eval">[]
+  readonly samples: readonly ReportSample[]
+  readonly exports: readonly RunEventOf<"export">[]
+  readonly warnings: readonly RunEventOf<"warning">[]
+  readonly plan: RunPlan | undefined
+  readonly settings: readonly ReportSetting[]
+  readonly statement: string | undefined
+  readonly method: string | undefined
+  readonly model: string | undefined
+  readonly data: readonly string[]
+}
+
+const shown = (value: unknown): string =>
+  value === undefined ? "" : typeof value === "string" ? value : JSON.stringify(value)
+
+const settingsOf = (config: RunConfig): ReportSetting[] => {
+  const fields = new Map(describeConfig(TrainConfigSchema).map((field) => [field.key, field]))
+  return Object.entries(config.config).map(([key, value]) => {
+    const field = fields.get(key)
+    return {
+      key,
+      value: shown(value),
+      description: field?.description ?? "",
+      changed: JSON.stringify(value) !== JSON.stringify(field?.default),
+    }
+  })
+}
+
+const samplesOf = (events: readonly RunEventOf<"sample">[]): ReportSample[] => {
+  const byPrompt = new Map<string, { before?: string; after?: string }>()
+  for (const { prompt, phase, completion } of events) {
+    const entry = byPrompt.get(prompt) ?? {}
+    if (phase === "before") entry.before = completion
+    else entry.after = completion
+    byPrompt.set(prompt, entry)
+  }
+  return [...byPrompt].map(([prompt, { before, after }]) => ({ prompt, before, after }))
+}
+
+/** Reads what a run folder holds. Errors: SLOTH_RUN_NOT_A_RUN, SLOTH_EVENTS_CORRUPT. */
+export const readReportData = (run: string): ReportData => {
+  const config = readRunConfig(run)
+  const paths = runPaths(run)
+  const events = existsSync(paths.events) ? readEvents(paths.events) : []
+  const of = <T extends (typeof events)[number]["type"]>(type: T): RunEventOf<T>[] =>
+    events.filter((event): event is RunEventOf<T> => event.type === type)
+  const end = of("run-end").at(-1)
+  const details = config.details ?? {}
+  const inputs = (details["inputs"] ?? {}) as { readonly model?: string; readonly data?: readonly string[] }
+  const exportsByPath = new Map(of("export").map((event) => [event.path, event]))
+  return {
+    config,
+    status: end?.reason ?? "unfinished",
+    message: end?.reason === "failed" || end?.reason === "stopped" ? end.message : undefined,
+    steps: of("step"),
+    evaluations: of("eval"),
+    samples: samplesOf(of("sample")),
+    exports: [...exportsByPath.values()],
+    warnings: of("warning"),
+    plan: (of("plan").at(-1)?.plan ?? details["plan"]) as RunPlan | undefined,
+    settings: settingsOf(config),
+    statement: typeof details["statement"] === "string" ? details["statement"] : undefined,
+    method: typeof details["method"] === "string" ? details["method"] : undefined,
+    model: inputs.model,
+    data: inputs.data ?? [],
+  }
+}

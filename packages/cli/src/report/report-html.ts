@@ -1,0 +1,193 @@
+import { formatBytes } from "@sloth/core"
+import { formatSeconds } from "@sloth/train"
+import { escapeHtml } from "./escape.ts"
+import { lineChart, type LineChart } from "./line-chart.ts"
+import type { ReportData, ReportSetting } from "./report-data.ts"
+import { reportScript, reportStyle } from "./style.ts"
+
+const count = (n: number): string => Math.round(n).toLocaleString("en-US")
+const large = (n: number): string =>
+  n >= 1e9
+    ? `${(n / 1e9).toFixed(2)} B`
+    : n >= 1e6
+      ? `${(n / 1e6).toFixed(2)} M`
+      : n >= 1e4
+        ? `${(n / 1e3).toFixed(1)} K`
+        : count(n)
+
+const tile = (value: string, name: string): string =>
+  `<div class="tile"><b>${escapeHtml(value)}</b><span>${escapeHtml(name)}</span></div>`
+
+const chartCard = (chart: LineChart, legend = ""): string =>
+  `<section class="card"><div class="top"><h2>${escapeHtml(chart.title)}</h2>${legend}</div>${lineChart(chart)}<div class="reading"></div></section>`
+
+const statusPill = (status: ReportData["status"]): string => {
+  const kind = status === "completed" ? "" : status === "failed" ? " bad" : " warn"
+  return `<span class="pill${kind}">${status}</span>`
+}
+
+const tiles = (data: ReportData): string => {
+  const { steps, evaluations, plan } = data
+  const last = steps.at(-1)
+  if (last === undefined) return ""
+  const seconds = steps.reduce((n, s) => n + s.seconds, 0)
+  const tokens = steps.reduce((n, s) => n + s.tokens, 0)
+  const best = evaluations.length === 0 ? undefined : Math.min(...evaluations.map((e) => e.loss))
+  return `<div class="tiles">${[
+    tile(last.loss.toFixed(4), steps.length > 1 ? `loss, from ${steps[0]!.loss.toFixed(4)}` : "loss"),
+    ...(best === undefined ? [] : [tile(best.toFixed(4), "best evaluation loss")]),
+    tile(plan === undefined ? count(last.step) : `${count(last.step)} / ${count(plan.steps)}`, "steps"),
+    tile(formatSeconds(seconds), `${count(tokens / seconds)} tokens/s`),
+    tile(large(tokens), "tokens"),
+    tile(formatBytes(Math.max(...steps.map((s) => s.peakRssBytes))), "peak memory"),
+    ...(plan === undefined
+      ? []
+      : [tile(large(plan.trainableParameters), `of ${large(plan.parameters)} parameters trained`)]),
+  ].join("")}</div>`
+}
+
+const charts = ({ steps, evaluations }: ReportData): string => {
+  const series = (y: (step: (typeof steps)[number]) => number) => steps.map((step) => ({ x: step.step, y: y(step) }))
+  const legend = `<span class="legend"><i></i>running mean<i class="r"></i>each step${evaluations.length > 0 ? '<i class="e"></i>evaluation' : ""}</span>`
+  const small = { width: 420, height: 190 }
+  return `${chartCard(
+    {
+      title: "Loss (nats per scored token)",
+      points: series((s) => s.loss),
+      smooth: true,
+      ...(evaluations.length === 0
+        ? {}
+        : { marks: { name: "evaluation", points: evaluations.map((e) => ({ x: e.step, y: e.loss })) } }),
+      format: (y) => y.toFixed(Math.abs(y) < 10 ? 2 : 1),
+      width: 1040,
+      height: 320,
+    },
+    legend,
+  )}<div class="grid3">${[
+    chartCard({
+      ...small,
+      title: "Learning rate",
+      points: series((s) => s.learningRate),
+      format: (y) => (y === 0 ? "0" : y.toExponential(1)),
+      zero: true,
+    }),
+    chartCard({
+      ...small,
+      title: "Tokens per second",
+      points: series((s) => s.tokensPerSecond),
+      format: count,
+      zero: true,
+    }),
+    chartCard({
+      ...small,
+      title: "Gradient norm",
+      points: series((s) => s.gradNorm),
+      format: (y) => (y >= 10 ? y.toFixed(0) : y.toPrecision(2)),
+      zero: true,
+      smooth: true,
+    }),
+  ].join("")}</div>`
+}
+
+const samples = (data: ReportData): string => {
+  if (data.samples.length === 0) return ""
+  const answer = (kind: string, text: string | undefined): string =>
+    text === undefined
+      ? ""
+      : `<div class="answer ${kind}"><small>${kind}</small>${escapeHtml(text.trim() === "" ? "(nothing)" : text.trim())}</div>`
+  return `<section class="card"><h2>Before and after</h2>${data.samples
+    .map(
+      ({ prompt, before, after }) =>
+        `<div class="sample"><q>${escapeHtml(prompt)}</q><div class="pair">${answer("before", before)}${answer("after", after)}</div></div>`,
+    )
+    .join("")}</section>`
+}
+
+const exportsTable = ({ exports }: ReportData): string => {
+  if (exports.length === 0) return ""
+  const rows = exports
+    .map(
+      ({ format, path, bytes, verified, maxLogprobDifference }) =>
+        `<tr><td>${escapeHtml(format)}</td><td><code>${escapeHtml(path)}</code></td><td class="n">${bytes === undefined ? "" : formatBytes(bytes)}</td><td class="n">${verified ? '<span class="ok">verified</span>' : "not verified"}</td><td class="n">${maxLogprobDifference === undefined ? "" : `${maxLogprobDifference.toExponential(1)} nats`}</td></tr>`,
+    )
+    .join("")
+  return `<section class="card"><h2>Exports</h2><div class="scroll"><table><thead><tr><th>format</th><th>file</th><th>size</th><th>read back</th><th>largest log-prob difference</th></tr></thead><tbody>${rows}</tbody></table></div></section>`
+}
+
+const dataCard = (data: ReportData): string => {
+  const { plan } = data
+  const lines = [
+    ...(data.statement === undefined ? [] : [`<p>${escapeHtml(data.statement)}</p>`]),
+    ...(plan === undefined
+      ? []
+      : [
+          `<p>${count(plan.rows)} rows, ${count(plan.epochTokens)} tokens, ${count(plan.epochScoredTokens)} of them scored; the longest row has ${count(plan.longest)} tokens.${plan.evaluationRows > 0 ? ` ${count(plan.evaluationRows)} rows were held out for evaluation.` : ""}</p>`,
+        ]),
+    ...(data.data.length === 0
+      ? []
+      : [`<p>${data.data.map((path) => `<code>${escapeHtml(path)}</code>`).join(" ")}</p>`]),
+  ]
+  return lines.length === 0 ? "" : `<section class="card"><h2>Data</h2>${lines.join("")}</section>`
+}
+
+const settingRows = (settings: readonly ReportSetting[]): string =>
+  settings
+    .map(
+      ({ key, value, description, changed }) =>
+        `<tr${changed ? ' class="changed"' : ""}><td>${escapeHtml(key)}</td><td><code>${escapeHtml(value)}</code></td><td class="none">${escapeHtml(description)}</td></tr>`,
+    )
+    .join("")
+
+const settingsCard = (data: ReportData): string => {
+  const table = (settings: readonly ReportSetting[]): string =>
+    `<div class="scroll"><table><thead><tr><th>setting</th><th>value</th><th></th></tr></thead><tbody>${settingRows(settings)}</tbody></table></div>`
+  const own = data.settings.filter(({ changed }) => changed)
+  const rest = data.settings.filter(({ changed }) => !changed)
+  return `<section class="card"><h2>Settings</h2>${own.length === 0 ? "" : table(own)}${rest.length === 0 ? "" : `<details><summary>${rest.length} more at their defaults</summary>${table(rest)}</details>`}</section>`
+}
+
+const warningsCard = ({ warnings }: ReportData): string =>
+  warnings.length === 0
+    ? ""
+    : `<section class="card"><h2>Warnings</h2><div class="scroll"><table><tbody>${warnings
+        .map(
+          ({ step, code, message }) =>
+            `<tr><td class="n">${step === undefined ? "" : `step ${step}`}</td><td><code>${escapeHtml(code)}</code></td><td>${escapeHtml(message)}</td></tr>`,
+        )
+        .join("")}</tbody></table></div></section>`
+
+/** A run as one HTML page that needs nothing else: no network, no files beside it. */
+export const reportHtml = (data: ReportData): string => {
+  const { config, plan } = data
+  const adapter = plan?.adapter
+  const what = [
+    ...(data.model === undefined ? [] : [data.model]),
+    ...(data.method === undefined ? [] : [data.method]),
+    ...(adapter === undefined || adapter === null
+      ? plan === undefined
+        ? []
+        : ["all weights"]
+      : [`LoRA rank ${adapter.rank}, alpha ${adapter.alpha}`]),
+    new Date(config.createdAt).toUTCString(),
+  ].join(" · ")
+  const hashes = Object.entries(config.hashes)
+    .map(([name, hash]) => `${name} ${hash.slice(0, 12)}`)
+    .join(", ")
+  return `<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>${escapeHtml(config.name)}</title><style>${reportStyle}</style></head>
+<body><main><div class="head"><h1>${escapeHtml(config.name)}</h1>${statusPill(data.status)}</div><p class="sub">${escapeHtml(what)}${data.message === undefined ? "" : `<br>${escapeHtml(data.message)}`}</p>
+${tiles(data)}
+${charts(data)}
+${samples(data)}
+${exportsTable(data)}
+${warningsCard(data)}
+${dataCard(data)}
+${settingsCard(data)}
+<footer>Sloth ${escapeHtml(config.sloth.version)} · ${escapeHtml(
+    Object.entries(config.versions)
+      .map(([name, version]) => `${name} ${version}`)
+      .join(", "),
+  )}<br>SHA-256: ${escapeHtml(hashes)}</footer>
+</main><script>${reportScript}</script></body></html>
+`
+}

@@ -1,0 +1,151 @@
+import { existsSync } from "node:fs"
+import { resolve } from "node:path"
+import * as Schema from "effect/Schema"
+import { configError, decodeConfig, field, fileError, listRuns, SlothError } from "@sloth/core"
+import { TrainConfigSchema, type TrainConfigInput } from "@sloth/train"
+import { readFileSync } from "node:fs"
+import type { Session } from "./session.ts"
+import { modelField } from "./session-flags.ts"
+
+/** Flags of `plan` and `train` besides the training configuration. */
+export const runFields = {
+  model: modelField.pipe(Schema.optionalKey),
+  data: field
+    .list(Schema.String, { description: "File of rows to train on; may be repeated." })
+    .pipe(Schema.optionalKey),
+  method: field
+    .text({ description: 'Training method: "sft", "pretrain", or one of a plugin. sft when absent.' })
+    .pipe(Schema.optionalKey),
+  template: field
+    .text({ description: "File with a chat template (jinja) to use in place of the model's own." })
+    .pipe(Schema.optionalKey),
+}
+
+/** The training settings as flags. */
+export const trainSettings = { title: "Training settings", schema: TrainConfigSchema } as const
+
+/** Keys that take each other's place: one given on the command line puts the others of the configuration file aside. */
+const EXCLUSIVE: readonly (readonly (readonly string[])[])[] = [
+  [["steps"], ["epochs"]],
+  [["warmupSteps"], ["warmupRatio"]],
+  [["evalData"], ["evalFraction"]],
+  [
+    ["full"],
+    ["adapter", "rank", "alpha", "dropout", "targets", "layers", "rankStabilized", "modulesToSave", "loraPlusRatio"],
+  ],
+]
+
+const overlay = (
+  below: Readonly<Record<string, unknown>>,
+  above: Readonly<Record<string, unknown>>,
+): Record<string, unknown> => {
+  const kept: Record<string, unknown> = { ...below }
+  for (const sides of EXCLUSIVE)
+    for (const [i, side] of sides.entries())
+      if (side.some((key) => above[key] !== undefined))
+        for (const other of sides.flatMap((s, j) => (i === j ? [] : s))) delete kept[other]
+  return { ...kept, ...above }
+}
+
+/** What a training command asks for, from flags and the `train` section of the configuration file. */
+export interface TrainInputs {
+  readonly model?: string
+  readonly data?: readonly string[]
+  readonly method?: string
+  readonly settings?: unknown
+  readonly template?: string
+  readonly config: TrainConfigInput
+}
+
+interface Flags {
+  readonly model?: string
+  readonly data?: readonly string[]
+  readonly method?: string
+  readonly template?: string
+}
+
+const SectionSchema = Schema.Struct({
+  model: Schema.optionalKey(Schema.String),
+  data: Schema.optionalKey(Schema.Union([Schema.String, Schema.Array(Schema.String)])),
+  method: Schema.optionalKey(Schema.String),
+  template: Schema.optionalKey(Schema.String),
+})
+
+const readTemplate = (path: string): string => {
+  try {
+    return readFileSync(path, "utf8")
+  } catch (error) {
+    throw fileError(error, path, "read")
+  }
+}
+
+/** Puts flags over the section of the configuration file. Paths of the file start at the file's folder. Errors: SLOTH_CONFIG_INVALID, SLOTH_FILE_*. */
+export const trainInputs = (
+  session: Session,
+  cwd: string,
+  flags: Flags,
+  settings: Readonly<Record<string, unknown>>,
+): TrainInputs => {
+  const { model, data, method, template, settings: methodSettings, ...section } = session.section("train")
+  const fromFile = decodeConfig(SectionSchema, { model, data, method, template }, { name: "the train section" })
+  const home = session.configFile === undefined ? cwd : resolve(session.configFile, "..")
+  const there = (path: string): string => resolve(home, path)
+  const thereIfFile = (path: string): string => (existsSync(there(path)) ? there(path) : path)
+  const below: Record<string, unknown> = { ...section }
+  for (const key of ["run", "adapter"] as const) if (typeof below[key] === "string") below[key] = there(below[key])
+  if (below["evalData"] !== undefined) below["evalData"] = [below["evalData"]].flat().map((path) => there(String(path)))
+  const above: Record<string, unknown> = { ...settings }
+  for (const key of ["run", "adapter"] as const)
+    if (typeof above[key] === "string") above[key] = resolve(cwd, above[key])
+  const files =
+    flags.data?.map((path) => resolve(cwd, path)) ??
+    (fromFile.data === undefined ? undefined : [fromFile.data].flat().map(there))
+  const chosenModel = flags.model ?? (fromFile.model === undefined ? undefined : thereIfFile(fromFile.model))
+  const templatePath =
+    flags.template !== undefined
+      ? resolve(cwd, flags.template)
+      : fromFile.template === undefined
+        ? undefined
+        : there(fromFile.template)
+  const chosenMethod = flags.method ?? fromFile.method
+  return {
+    config: overlay(below, above) as TrainConfigInput,
+    ...(chosenModel === undefined ? {} : { model: chosenModel }),
+    ...(files === undefined ? {} : { data: files }),
+    ...(chosenMethod === undefined ? {} : { method: chosenMethod }),
+    ...(methodSettings === undefined ? {} : { settings: methodSettings }),
+    ...(templatePath === undefined ? {} : { template: readTemplate(templatePath) }),
+  }
+}
+
+/** The run that `--resume` means: the folder after it, `--run`, or the newest run that has not ended. Errors: SLOTH_RESUME_NO_RUN. */
+export const resumedRun = (runs: string, cwd: string, named: readonly (string | undefined)[]): string => {
+  const given = named.find((path) => path !== undefined && path !== "")
+  if (given !== undefined) return resolve(cwd, given)
+  const newest = listRuns(runs)[0]
+  if (newest !== undefined) return newest.path
+  throw new SlothError("SLOTH_RESUME_NO_RUN", {
+    what: `There is no run in ${runs} to resume.`,
+    next: "Name its folder: sloth train --resume --run DIR.",
+    fields: { path: runs },
+  })
+}
+
+/** Refuses words that do nothing. */
+export const refuseWords = (words: readonly string[]): void => {
+  if (words.length === 0) return
+  throw configError(
+    "command line",
+    [
+      {
+        path: [],
+        key: words[0]!,
+        problem: "unknown",
+        expected: undefined,
+        received: words[0],
+        message: `"${words.join('", "')}" does not belong here`,
+      },
+    ],
+    "Name the data with --data and the model with --model.",
+  )
+}
