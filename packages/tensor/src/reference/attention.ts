@@ -104,9 +104,9 @@ export const attentionKernels = (
       const sink = c.maybeFloat("sinks", sinks, heads)
       const target = c.floatOut("out", out, tokens * width)
       const logs = c.floatOut("lse", lse, tokens * heads)
-      // Rows outside all segments see nothing.
+      // Rows outside all segments see nothing: both results are 0.
       target.fill(0)
-      logs.fill(-Infinity)
+      logs.fill(0)
       const sum = new Float64Array(headDim)
       for (const segment of forest) {
         for (let i = 0; i < segment.length; i++) {

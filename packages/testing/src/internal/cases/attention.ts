@@ -16,6 +16,8 @@ interface Shape {
   readonly window?: number
   readonly softcap?: number
   readonly sinks?: boolean
+  /** Rows that belong to no segment, after every segment. */
+  readonly gap?: number
   /** q, k and v are parts of one buffer, as a fused projection leaves them. */
   readonly fused?: boolean
 }
@@ -80,6 +82,18 @@ const SHAPES: readonly Shape[] = [
     window: 12,
     fused: true,
   },
+  {
+    label: "rows in no segment",
+    segments: [
+      [5, -1],
+      [33, -1],
+      [3, 1],
+    ],
+    heads: 2,
+    kvHeads: 1,
+    headDim: 16,
+    gap: 3,
+  },
   { label: "window of one", segments: [[6, -1]], heads: 1, kvHeads: 1, headDim: 4, window: 1 },
   { label: "soft cap", segments: [[50, -1]], heads: 2, kvHeads: 1, headDim: 128, softcap: 1.5 },
   { label: "sinks", segments: [[50, -1]], heads: 4, kvHeads: 2, headDim: 20, sinks: true },
@@ -122,7 +136,7 @@ function place(t: Twin, shape: Shape, d: Data): Inputs {
   let tokens = 0
   for (const [length, parent] of shape.segments) {
     table.push(tokens, length, parent)
-    tokens += length
+    tokens += length + (shape.gap ?? 0)
   }
   const segments = t.integers(table)
   const sinks = shape.sinks ? t.floats(d.floats(heads)) : NONE

@@ -47,6 +47,7 @@ export const transformerCases: Cases<
         [true, true, 0],
         [true, false, 1],
         [false, true, 0],
+        [false, true, 1],
       ] as const) {
         const y = t.output(rows * cols)
         const rstd = keep ? t.output(rows) : NONE
