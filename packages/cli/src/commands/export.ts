@@ -1,11 +1,13 @@
+import { existsSync } from "node:fs"
 import * as Schema from "effect/Schema"
-import { field, formatBytes, SlothError, withDefault } from "@sloth/core"
+import { field, formatBytes, runPaths, SlothError, withDefault } from "@sloth/core"
 import type { Exporter } from "@sloth/export"
 import { defineCommand } from "../command.ts"
 import { adapterField, jsonField, modelField } from "../session-flags.ts"
 import { withSession } from "../session.ts"
 import { columns } from "../terminal/text.ts"
 import { exportLines } from "../export-lines.ts"
+import { writeReport } from "../report/write-report.ts"
 
 /** `sloth export`. */
 export const command = defineCommand({
@@ -92,6 +94,8 @@ export const command = defineCommand({
         reports.push(report)
         if (!json) for (const line of exportLines(report, terminal.style)) terminal.print(line)
       }
+      const { run } = opened.source
+      if (run !== undefined && existsSync(runPaths(run).report)) writeReport(run)
       if (json) terminal.print(JSON.stringify(reports.length === 1 ? reports[0] : reports))
       else
         terminal.say(terminal.errorStyle.dim(`${formatBytes(reports.reduce((n, { bytes }) => n + bytes, 0))} written`))

@@ -11,7 +11,7 @@ export interface LineChart {
   readonly title: string
   /** The measured values. */
   readonly points: readonly Point[]
-  /** Draws a running mean over the values, which then recede. */
+  /** Draws a smooth curve over the values, which then recede. */
   readonly smooth?: boolean
   /** Further points, drawn as dots on a line: evaluations. */
   readonly marks?: { readonly name: string; readonly points: readonly Point[] }
@@ -37,14 +37,18 @@ export const niceTicks = (low: number, high: number, count: number): number[] =>
   return Array.from({ length: Math.max(0, last - first) + 1 }, (_, i) => (first + i) * step)
 }
 
-/** Running mean with bias correction, as exponential moving averages are drawn. */
-export const smoothed = (points: readonly Point[], weight = 0.9): Point[] => {
-  let mean = 0
-  let mass = 0
-  return points.map(({ x, y }) => {
-    mean = mean * weight + y * (1 - weight)
-    mass = mass * weight + (1 - weight)
-    return { x, y: mean / mass }
+/** Mean of the neighbours on both sides, weighted by nearness (a Gaussian of `sigma` points): it does not lag behind, as a running mean would. */
+export const smoothed = (points: readonly Point[], sigma: number): Point[] => {
+  const reach = Math.ceil(3 * sigma)
+  return points.map(({ x }, i) => {
+    let sum = 0
+    let mass = 0
+    for (let j = Math.max(0, i - reach); j <= Math.min(points.length - 1, i + reach); j++) {
+      const weight = Math.exp(-0.5 * ((i - j) / sigma) ** 2)
+      sum += weight * points[j]!.y
+      mass += weight
+    }
+    return { x, y: sum / mass }
   })
 }
 
@@ -66,8 +70,7 @@ export const lineChart = (chart: LineChart): string => {
   const points = thinned(chart.points.filter(({ y }) => Number.isFinite(y)))
   const marks = chart.marks?.points ?? []
   if (points.length === 0) return `<p class="none">No steps were recorded.</p>`
-  const weight = Math.min(0.95, Math.max(0.5, 1 - 8 / points.length))
-  const curve = chart.smooth === true && points.length > 4 ? smoothed(points, weight) : points
+  const curve = chart.smooth === true && points.length > 4 ? smoothed(points, Math.max(1, points.length / 50)) : points
   const all = [...points, ...marks]
   const [x0, x1] = [Math.min(...all.map((p) => p.x)), Math.max(...all.map((p) => p.x))]
   let [y0, y1] = [Math.min(...all.map((p) => p.y)), Math.max(...all.map((p) => p.y))]
@@ -89,7 +92,7 @@ export const lineChart = (chart: LineChart): string => {
   const py = (y: number): number => top + (1 - (y - y0) / (y1 - y0)) * (height - top - bottom)
   const at = (p: Point): string => `${px(p.x).toFixed(1)} ${py(p.y).toFixed(1)}`
   const path = (line: readonly Point[]): string => `M${line.map(at).join("L")}`
-  const xTicks = niceTicks(x0, x1, Math.max(2, Math.round(width / 130))).filter((x) => Number.isInteger(x))
+  const xTicks = niceTicks(x0, x1, Math.max(3, Math.round(width / 110))).filter((x) => Number.isInteger(x))
   const grid = yTicks
     .map(
       (y, i) =>

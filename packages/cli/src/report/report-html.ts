@@ -37,8 +37,7 @@ const tiles = (data: ReportData): string => {
     tile(last.loss.toFixed(4), steps.length > 1 ? `loss, from ${steps[0]!.loss.toFixed(4)}` : "loss"),
     ...(best === undefined ? [] : [tile(best.toFixed(4), "best evaluation loss")]),
     tile(plan === undefined ? count(last.step) : `${count(last.step)} / ${count(plan.steps)}`, "steps"),
-    tile(formatSeconds(seconds), `${count(tokens / seconds)} tokens/s`),
-    tile(large(tokens), "tokens"),
+    tile(formatSeconds(seconds), `${large(tokens)} tokens, ${large(tokens / seconds)} a second`),
     tile(formatBytes(Math.max(...steps.map((s) => s.peakRssBytes))), "peak memory"),
     ...(plan === undefined
       ? []
@@ -48,8 +47,8 @@ const tiles = (data: ReportData): string => {
 
 const charts = ({ steps, evaluations }: ReportData): string => {
   const series = (y: (step: (typeof steps)[number]) => number) => steps.map((step) => ({ x: step.step, y: y(step) }))
-  const legend = `<span class="legend"><i></i>running mean<i class="r"></i>each step${evaluations.length > 0 ? '<i class="e"></i>evaluation' : ""}</span>`
-  const small = { width: 420, height: 190 }
+  const legend = `<span class="legend"><i></i>smoothed<i class="r"></i>each step${evaluations.length > 0 ? '<i class="e"></i>evaluation' : ""}</span>`
+  const small = { width: 320, height: 170 }
   return `${chartCard(
     {
       title: "Loss (nats per scored token)",
@@ -77,6 +76,7 @@ const charts = ({ steps, evaluations }: ReportData): string => {
       points: series((s) => s.tokensPerSecond),
       format: count,
       zero: true,
+      smooth: true,
     }),
     chartCard({
       ...small,
@@ -108,7 +108,7 @@ const exportsTable = ({ exports }: ReportData): string => {
   const rows = exports
     .map(
       ({ format, path, bytes, verified, maxLogprobDifference }) =>
-        `<tr><td>${escapeHtml(format)}</td><td><code>${escapeHtml(path)}</code></td><td class="n">${bytes === undefined ? "" : formatBytes(bytes)}</td><td class="n">${verified ? '<span class="ok">verified</span>' : "not verified"}</td><td class="n">${maxLogprobDifference === undefined ? "" : `${maxLogprobDifference.toExponential(1)} nats`}</td></tr>`,
+        `<tr><td>${escapeHtml(format)}</td><td><code>${escapeHtml(path)}</code></td><td class="n">${bytes === undefined ? "" : formatBytes(bytes)}</td><td class="n">${verified ? '<span class="ok">verified</span>' : "not verified"}</td><td class="n">${maxLogprobDifference === undefined ? "" : maxLogprobDifference === 0 ? "none" : `${maxLogprobDifference.toExponential(1)} nats`}</td></tr>`,
     )
     .join("")
   return `<section class="card"><h2>Exports</h2><div class="scroll"><table><thead><tr><th>format</th><th>file</th><th>size</th><th>read back</th><th>largest log-prob difference</th></tr></thead><tbody>${rows}</tbody></table></div></section>`
@@ -121,7 +121,7 @@ const dataCard = (data: ReportData): string => {
     ...(plan === undefined
       ? []
       : [
-          `<p>${count(plan.rows)} rows, ${count(plan.epochTokens)} tokens, ${count(plan.epochScoredTokens)} of them scored; the longest row has ${count(plan.longest)} tokens.${plan.evaluationRows > 0 ? ` ${count(plan.evaluationRows)} rows were held out for evaluation.` : ""}</p>`,
+          `<p>${count(plan.rows)} rows, ${count(plan.epochTokens)} tokens, ${count(plan.epochScoredTokens)} of them scored; the longest row has ${count(plan.longest)} tokens.${plan.evaluationRows > 0 ? ` ${count(plan.evaluationRows)} rows are only evaluated.` : ""}</p>`,
         ]),
     ...(data.data.length === 0
       ? []

@@ -15,8 +15,8 @@ h3{font-size:13px;margin:0 0 4px;color:var(--soft);font-weight:600}
 .pill.bad{background:color-mix(in srgb,var(--bad) 16%,transparent);color:var(--bad)}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin-bottom:16px}
 .card,.tile{background:var(--card);border:1px solid var(--rule);border-radius:12px;box-shadow:var(--shadow)}
-.tile{padding:12px 16px}
-.tile b{display:block;font-size:21px;font-weight:650;font-variant-numeric:tabular-nums;letter-spacing:-.01em}
+.tile{padding:12px 14px}
+.tile b{display:block;white-space:nowrap;font-size:21px;font-weight:650;font-variant-numeric:tabular-nums;letter-spacing:-.01em}
 .tile span{color:var(--soft);font-size:13px}
 .card{padding:20px;margin-bottom:16px}
 .grid3{display:grid;grid-template-columns:repeat(auto-fit,minmax(290px,1fr));gap:16px;margin-bottom:16px}
@@ -51,6 +51,7 @@ td{padding:6px 12px 6px 0;border-top:1px solid var(--rule);vertical-align:top;ov
 td.n{font-variant-numeric:tabular-nums;white-space:nowrap}
 code{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;background:var(--code);padding:1px 5px;border-radius:5px;overflow-wrap:anywhere}
 tr.changed td:nth-child(2) code{background:var(--leaf2);font-weight:650}
+td:first-child{white-space:nowrap}
 .ok{color:var(--leaf);font-weight:600}
 .none,footer{color:var(--soft)}
 footer{font-size:13px;margin-top:28px;overflow-wrap:anywhere}
