@@ -58,7 +58,7 @@ static int checks = 0;
 static void check(const std::string& name, const float* got, const std::vector<double>& want, double tolerance) {
   double worst = 0, size = 0;
   for (size_t i = 0; i < want.size(); i++) size += want[i] * want[i];
-  size = std::max(0.03, sqrt(size / static_cast<double>(want.empty() ? 1 : want.size())));
+  size = std::max(0.1, sqrt(size / static_cast<double>(want.empty() ? 1 : want.size())));
   for (size_t i = 0; i < want.size(); i++) {
     const double e = fabs(static_cast<double>(got[i]) - want[i]);
     if (!(e <= worst)) worst = e;

@@ -106,11 +106,36 @@ static void bench_attention(Pool* pool) {
   }
 }
 
+static void bench_loss(Pool* pool) {
+  for (int64_t format : {FORMAT_F32, FORMAT_Q4_1}) {
+    for (int64_t m : {512, 2048}) {
+      const int64_t n = 49152, k = 576;
+      const Weight w = make_weight(format, n, k, 0.05);
+      const Floats h = randoms(m * k), coef = randoms(m);
+      std::vector<int32_t> targets;
+      for (int64_t i = 0; i < m; i++) targets.push_back(static_cast<int32_t>(i * 17));
+      Floats nll(static_cast<size_t>(m)), lse(nll), dh(h.size()), dw(format == FORMAT_F32 && m == 512 ? w.values.size() : 0);
+      char name[96];
+      snprintf(name, sizeof(name), "linearCrossEntropy with dh %s m%lld v49152 h576", format_name(format), (long long)m);
+      print_rate(name, fraction_of_peak(pool, 4.0 * m * n * k, [&] { linearCrossEntropy(pool, nll.data(), dh.data(), nullptr, h.data(), w.data.data(), format, targets.data(), coef.data(), m, n, k, 0, 1); }), 0.75);
+      if (m > 512) continue;
+      snprintf(name, sizeof(name), "linearLogprobs %s m%lld v49152 h576", format_name(format), (long long)m);
+      print_rate(name, fraction_of_peak(pool, 2.0 * m * n * k, [&] { linearLogprobs(pool, nll.data(), lse.data(), nullptr, h.data(), w.data.data(), format, targets.data(), m, n, k, 0, 1); }), 0.75);
+      snprintf(name, sizeof(name), "linearLogprobsBackward dh %s m%lld v49152 h576", format_name(format), (long long)m);
+      print_rate(name, fraction_of_peak(pool, 4.0 * m * n * k, [&] { linearLogprobsBackward(pool, dh.data(), nullptr, coef.data(), lse.data(), h.data(), w.data.data(), format, targets.data(), m, n, k, 0, 1); }), 0.75);
+      if (dw.empty()) continue;
+      snprintf(name, sizeof(name), "linearCrossEntropy with dh, dw %s m%lld v49152 h576", format_name(format), (long long)m);
+      print_rate(name, fraction_of_peak(pool, 6.0 * m * n * k, [&] { linearCrossEntropy(pool, nll.data(), dh.data(), dw.data(), h.data(), w.data.data(), format, targets.data(), coef.data(), m, n, k, 0, 1); }), 0.75);
+    }
+  }
+}
+
 static void run_cases(Pool* pool, const std::string& filter) {
   auto on = [&](const char* name) { return filter.empty() || std::string(name).find(filter) != std::string::npos; };
   printf("%s, %d threads: peak %.1f GFLOPS\n", SLOTH_BENCH_NAME, pool_threads(pool), measure_peak(pool, 0.3) / 1e9);
   if (on("gemm")) bench_gemm(pool);
   if (on("attention")) bench_attention(pool);
+  if (on("loss")) bench_loss(pool);
   if (on("head")) bench_head(pool);
   if (on("skinny")) bench_skinny(pool);
 }

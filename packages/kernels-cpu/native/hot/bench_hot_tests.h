@@ -287,11 +287,139 @@ static void test_attention(Pool* one, Pool* many) {
   }
 }
 
+static void test_loss(Pool* one, Pool* many) {
+  struct Case { int64_t rows, vocab, hidden; double softcap, scale; };
+  const Case cases[] = {{1, 5, 32, 0, 1}, {5, 123, 96, 0, 1}, {33, 577, 64, 3.0, 0.5}, {123, 1000, 160, 0, 1}, {577, 331, 32, 30.0, 1}, {40, 5000, 576, 0, 1}};
+  for (int64_t format : formats) {
+    for (const Case& c : cases) {
+      if (format != FORMAT_F32 && format != FORMAT_Q4_1 && c.rows > 100) continue;
+      const int64_t N = c.rows, V = c.vocab, D = c.hidden;
+      const Weight w = make_weight(format, V, D, 2.4 / sqrt(static_cast<double>(D)) * 0.5);
+      const Floats h = randoms(N * D), coef = randoms(N), dw0 = randoms(V * D, 0.1);
+      std::vector<int32_t> targets;
+      for (int64_t i = 0; i < N; i++) targets.push_back(static_cast<int32_t>(i == 0 ? V - 1 : static_cast<int64_t>(uniform() * static_cast<double>(V))));
+      std::vector<double> z(static_cast<size_t>(N * V), 0.0), nll(static_cast<size_t>(N)), lse(nll), entropy(nll), logp(nll), dh(static_cast<size_t>(N * D), 0.0);
+      std::vector<double> dw = to_double(dw0);
+      naive_product(z, h.data(), w.values.data(), N, V, D, false, true, c.scale);
+      for (int64_t i = 0; i < N; i++) {
+        double* zi = z.data() + i * V;
+        std::vector<double> slope(static_cast<size_t>(V), 1.0);
+        double most = -1e300, sum = 0, mean = 0;
+        for (int64_t v = 0; v < V; v++) {
+          if (c.softcap > 0) {
+            const double t = tanh(zi[v] / c.softcap);
+            zi[v] = c.softcap * t;
+            slope[static_cast<size_t>(v)] = 1 - t * t;
+          }
+          most = std::max(most, zi[v]);
+        }
+        for (int64_t v = 0; v < V; v++) sum += exp(zi[v] - most);
+        const double L = most + log(sum);
+        for (int64_t v = 0; v < V; v++) mean += exp(zi[v] - L) * zi[v];
+        const size_t s = static_cast<size_t>(i);
+        lse[s] = L;
+        nll[s] = L - zi[targets[s]];
+        logp[s] = -nll[s];
+        entropy[s] = L - mean;
+        for (int64_t v = 0; v < V; v++) {
+          const double g = coef[s] * (exp(zi[v] - L) - (v == targets[s] ? 1 : 0)) * slope[static_cast<size_t>(v)] * c.scale;
+          for (int64_t d = 0; d < D; d++) {
+            dh[static_cast<size_t>(i * D + d)] += g * w.values[static_cast<size_t>(v * D + d)];
+            dw[static_cast<size_t>(v * D + d)] += g * h[static_cast<size_t>(i * D + d)];
+          }
+        }
+      }
+      const std::string name = std::string("loss ") + format_name(format) + " " + std::to_string(N) + "x" + std::to_string(V) + "x" + std::to_string(D);
+      for (int want = 0; want < 3; want++) {  // loss alone, with dh, with dh and dw
+        Floats start(static_cast<size_t>(N + N * D), 9.0f);
+        start.insert(start.end(), dw0.begin(), dw0.end());
+        const Floats got = on_both(name, one, many, start, [&](Pool* p, Floats& o) {
+          linearCrossEntropy(p, o.data(), want >= 1 ? o.data() + N : nullptr, want >= 2 ? o.data() + N + N * D : nullptr, h.data(), w.data.data(), format, targets.data(),
+                             want ? coef.data() : nullptr, N, V, D, c.softcap, c.scale);
+        });
+        check(name + " nll", got.data(), nll, 2e-5);
+        if (want >= 1) check(name + " dh", got.data() + N, dh, 2e-5);
+        if (want >= 2) check(name + " dw", got.data() + N + N * D, dw, 2e-5);
+      }
+      const Floats lp = on_both(name + " logprobs", one, many, Floats(static_cast<size_t>(3 * N), 9.0f), [&](Pool* p, Floats& o) {
+        linearLogprobs(p, o.data(), o.data() + N, o.data() + 2 * N, h.data(), w.data.data(), format, targets.data(), N, V, D, c.softcap, c.scale);
+      });
+      check(name + " logp", lp.data(), logp, 2e-5);
+      check(name + " lse", lp.data() + N, lse, 2e-5);
+      check(name + " entropy", lp.data() + 2 * N, entropy, 2e-5);
+      Floats minus(coef);
+      for (auto& x : minus) x = -x;
+      for (int want = 0; want < 2; want++) {
+        Floats start(static_cast<size_t>(N * D), 9.0f);
+        start.insert(start.end(), dw0.begin(), dw0.end());
+        const Floats back = on_both(name + " logprobs backward", one, many, start, [&](Pool* p, Floats& o) {
+          linearLogprobsBackward(p, o.data(), want ? o.data() + N * D : nullptr, minus.data(), lp.data() + N, h.data(), w.data.data(), format, targets.data(), N, V, D, c.softcap,
+                                 c.scale);
+        });
+        check(name + " logprobs dh", back.data(), dh, 2e-5);
+        if (want) check(name + " logprobs dw", back.data() + N * D, dw, 2e-5);
+      }
+    }
+  }
+}
+
+static void test_paged(Pool* one, Pool* many) {
+  struct Case { int64_t heads, kvHeads, headDim, blockSize, window; double softcap; bool sinks; };
+  const Case cases[] = {{9, 3, 64, 16, 0, 0, false}, {4, 4, 20, 5, 0, 3.0, true}, {6, 2, 33, 32, 37, 0, true}, {10, 1, 128, 16, 100, 0, false}};
+  for (const Case& c : cases) {
+    const int64_t H = c.heads, KV = c.kvHeads, D = c.headDim, group = H / KV, S = 4, maxBlocks = 700 / c.blockSize + 1, blocks = S * maxBlocks;
+    std::vector<int32_t> table(static_cast<size_t>(S * maxBlocks));
+    for (size_t i = 0; i < table.size(); i++) table[i] = static_cast<int32_t>((i * 7 + 3) % static_cast<size_t>(blocks));
+    // The first blocks are shared by sequences 0 and 1.
+    for (int64_t b = 0; b < 3; b++) table[static_cast<size_t>(maxBlocks + b)] = table[static_cast<size_t>(b)];
+    const Floats kc = randoms(blocks * c.blockSize * KV * D), vc = randoms(blocks * c.blockSize * KV * D), sinks = randoms(H);
+    std::vector<int32_t> seq, pos;
+    seq.push_back(2), pos.push_back(0);
+    for (int64_t i = 0; i < 123; i++) seq.push_back(0), pos.push_back(static_cast<int32_t>(400 + i));  // a stretch of a prompt
+    seq.push_back(1), pos.push_back(599);
+    for (int64_t i = 0; i < 3; i++) seq.push_back(3), pos.push_back(static_cast<int32_t>(30 + i));
+    const int64_t rows = static_cast<int64_t>(seq.size()), ldq = H * D + 9;
+    const Floats q = randoms(rows * ldq);
+    const double scale = 1.0 / sqrt(static_cast<double>(D));
+    const Floats got = on_both("pagedAttention", one, many, Floats(static_cast<size_t>(rows * H * D), 9.0f), [&](Pool* p, Floats& o) {
+      pagedAttention(p, o.data(), q.data(), ldq, kc.data(), vc.data(), table.data(), maxBlocks, c.blockSize, seq.data(), pos.data(), rows, H, KV, D, scale, c.window, c.softcap,
+                     c.sinks ? sinks.data() : nullptr, blocks, S);
+    });
+    std::vector<double> want(got.size(), 0.0);
+    for (int64_t r = 0; r < rows; r++) {
+      const int64_t at = pos[static_cast<size_t>(r)];
+      const int64_t first = c.window > 0 ? std::max<int64_t>(0, at - c.window + 1) : 0;
+      for (int64_t h = 0; h < H; h++) {
+        std::vector<double> z;
+        double most = c.sinks ? sinks[static_cast<size_t>(h)] : -1e300;
+        auto row = [&](int64_t j) { return (static_cast<int64_t>(table[static_cast<size_t>(seq[static_cast<size_t>(r)] * maxBlocks + j / c.blockSize)]) * c.blockSize + j % c.blockSize) * KV * D + h / group * D; };
+        for (int64_t j = first; j <= at; j++) {
+          double x = 0;
+          for (int64_t d = 0; d < D; d++) x += static_cast<double>(q[static_cast<size_t>(r * ldq + h * D + d)]) * static_cast<double>(kc[static_cast<size_t>(row(j) + d)]);
+          x *= scale;
+          if (c.softcap > 0) x = c.softcap * tanh(x / c.softcap);
+          z.push_back(x);
+          most = std::max(most, x);
+        }
+        double sum = c.sinks ? exp(sinks[static_cast<size_t>(h)] - most) : 0;
+        for (double x : z) sum += exp(x - most);
+        for (int64_t j = first; j <= at; j++) {
+          const double p = exp(z[static_cast<size_t>(j - first)] - most) / sum;
+          for (int64_t d = 0; d < D; d++) want[static_cast<size_t>((r * H + h) * D + d)] += p * vc[static_cast<size_t>(row(j) + d)];
+        }
+      }
+    }
+    check("pagedAttention", got.data(), want, 1e-5);
+  }
+}
+
 static void run_tests(Pool* one, Pool* many, const std::string& filter) {
   auto on = [&](const char* name) { return filter.empty() || std::string(name).find(filter) != std::string::npos; };
   if (on("matmul")) test_matmul(one, many);
   if (on("linear")) test_linear(one, many);
   if (on("weights")) test_weights(one, many);
   if (on("attention")) test_attention(one, many);
+  if (on("loss")) test_loss(one, many);
+  if (on("paged")) test_paged(one, many);
   if (on("logits")) test_logits(one, many);
 }
