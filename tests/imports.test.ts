@@ -11,6 +11,7 @@ const ORDER = [
   "data",
   "infer",
   "train",
+  "rl",
   "export",
   "testing",
   "nano",
@@ -20,7 +21,7 @@ const ORDER = [
 /** Packages that a later one must not see, whatever the order says. */
 const NEVER: Record<string, readonly string[]> = {
   "kernels-cpu": ["tensor"],
-  export: ["train", "data", "infer"],
+  export: ["train", "rl", "data", "infer"],
   nano: ["core", "tensor", "kernels-cpu", "model", "data", "infer", "train", "export", "testing"],
 }
 /** Only the packages that compose the standard set may name plugins. */
