@@ -169,6 +169,33 @@ async function build({ target, force, verbose }) {
   }
   const objects = join(root, "build", "objects")
   mkdirSync(objects, { recursive: true })
+  const unlock = await lock(join(root, "build", "lock"))
+  try {
+    return await buildLocked({ target, force, verbose, compiler, headers, objects })
+  } finally {
+    unlock()
+  }
+}
+
+/** One build at a time: an install may start several, and the second then finds everything made. A lock whose process is gone is taken over. */
+async function lock(file) {
+  for (;;) {
+    try {
+      writeFileSync(file, String(process.pid), { flag: "wx" })
+      return () => rmSync(file, { force: true })
+    } catch (error) {
+      if (error.code !== "EEXIST") throw error
+    }
+    try {
+      process.kill(Number(readFileSync(file, "utf8")), 0)
+      await new Promise((done) => setTimeout(done, 200))
+    } catch (error) {
+      if (error.code === "ESRCH") rmSync(file, { force: true })
+    }
+  }
+}
+
+async function buildLocked({ target, force, verbose, compiler, headers, objects }) {
   if (force) for (const file of readdirSync(objects)) rmSync(join(objects, file))
   const start = Date.now()
   const units = Object.entries(unitsFor(compiler.machine))
@@ -215,6 +242,7 @@ async function build({ target, force, verbose }) {
     renameSync(temporary, join(root, "build", "manifest.json"))
   }
   prune(objects, 64)
+  pruneAddons(8)
   return {
     addon,
     compiler: compiler.version,
@@ -231,6 +259,16 @@ function prune(folder, keep) {
     time: statSync(join(folder, name)).mtimeMs,
   }))
   for (const file of files.sort((a, b) => b.time - a.time).slice(keep)) rmSync(file.path, { force: true })
+}
+
+/** Keeps the newest addons only; a process that has one loaded keeps its file open. */
+function pruneAddons(keep) {
+  const addons = readdirSync(join(root, "build"))
+    .map((name) => join(root, "build", name))
+    .filter((folder) => existsSync(join(folder, ADDON)))
+    .map((folder) => ({ folder, time: statSync(join(folder, ADDON)).mtimeMs }))
+  for (const { folder } of addons.sort((a, b) => b.time - a.time).slice(keep))
+    rmSync(folder, { recursive: true, force: true })
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(resolve(process.argv[1])).href) {

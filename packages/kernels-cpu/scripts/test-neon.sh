@@ -1,8 +1,8 @@
 #!/bin/sh
-# Tests the NEON build on a machine of another kind: cross-compiles the addon for aarch64 Linux and runs this package's tests in the aarch64 Bun from npm
+# Tests the NEON build on a machine of another kind: cross-compiles the addon for aarch64 Linux and runs this package's tests and the conformance kit in the aarch64 Bun from npm
 # under qemu. Skips, saying why, where a tool is missing (Debian: apt-get install g++-aarch64-linux-gnu qemu-user-static).
 #
-#   packages/kernels-cpu/scripts/test-neon.sh [bun test arguments]
+#   packages/kernels-cpu/scripts/test-neon.sh [test files]
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 cache=${SLOTH_NEON_CACHE:-$here/build/neon}
@@ -31,6 +31,7 @@ fi
 node "$here/scripts/build.mjs" --target $triple --require
 addon=$(node "$here/scripts/build.mjs" --target $triple --require --print | tail -n 1)
 sysroot=/usr/$triple
+[ $# -gt 0 ] || set -- ./src ../testing/src/cpu.test.ts
 cd "$here"
 # Tests that start processes of their own cannot: the emulator is not this system's loader for aarch64.
 SLOTH_TEST_EMULATED=1 SLOTH_NATIVE_PATH="$addon" "$qemu" -L "$sysroot" "$bun" test --timeout 240000 "$@"
