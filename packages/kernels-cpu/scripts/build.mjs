@@ -33,7 +33,7 @@ export function sourceHashes(directory = native) {
   for (const file of files) {
     const text = readFileSync(join(directory, file))
     all.update(`${file}\0`).update(text)
-    if (["binding.cpp", "kernels.h", "kernel_specs.h"].includes(file)) face.update(`${file}\0`).update(text)
+    if (/^(binding|kernel)/.test(file)) face.update(`${file}\0`).update(text)
   }
   return { source: all.digest("hex").slice(0, 16), face: face.digest("hex").slice(0, 16) }
 }

@@ -24,7 +24,8 @@ interface Manifest {
 
 const packageRoot = resolve(dirname(fileURLToPath(import.meta.url)), "..", "..")
 const require = createRequire(import.meta.url)
-const FACE = new Set(["binding.cpp", "kernels.h", "kernel_specs.h"])
+/** Files that say what the addon takes and returns. */
+const FACE = /^(binding|kernel)/
 
 let loaded: LoadedAddon | SlothError | undefined
 
@@ -48,7 +49,7 @@ function sourceHashes(): { source: string; face: string } | undefined {
   for (const file of files) {
     const text = readFileSync(join(native, file))
     all.update(`${file}\0`).update(text)
-    if (FACE.has(file)) face.update(`${file}\0`).update(text)
+    if (FACE.test(file)) face.update(`${file}\0`).update(text)
   }
   return { source: all.digest("hex").slice(0, 16), face: face.digest("hex").slice(0, 16) }
 }

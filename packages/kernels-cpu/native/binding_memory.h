@@ -1,0 +1,375 @@
+// Part of binding.cpp: commands that are not kernels, promises, and the memory functions.
+#ifndef SLOTH_BINDING_MEMORY_H
+#define SLOTH_BINDING_MEMORY_H
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "binding_kernels.h"
+
+namespace sloth {
+namespace {
+
+void run_write(Queue*, Command* c) {
+  char* staging = reinterpret_cast<char*>(c->args[1]);
+  memcpy(reinterpret_cast<char*>(c->args[0]), staging, c->args[2]);
+  ::free(staging);
+}
+
+// Up to 184 bytes travel inside the command.
+void run_write_inline(Queue*, Command* c) { memcpy(reinterpret_cast<char*>(c->args[0]), &c->args[2], c->args[1]); }
+
+void run_poison(Queue*, Command* c) { memset(reinterpret_cast<char*>(c->args[0]), 0xff, c->args[1]); }
+
+void run_release(Queue*, Command* c) {
+  void* base = reinterpret_cast<void*>(c->args[0]);
+  if (c->args[2]) {
+    munmap(base, c->args[1]);
+    return;
+  }
+  // Whole pages inside the range.
+  const uintptr_t page = 4096;
+  const uintptr_t from = (c->args[0] + page - 1) / page * page;
+  const uintptr_t to = (c->args[0] + c->args[1]) / page * page;
+  if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
+}
+
+void run_trim(Queue* q, Command*) { pool_trim(q->pool); }
+
+void run_request(Queue* q, Command* c) {
+  Request* r = reinterpret_cast<Request*>(c->args[0]);
+  if (r->bytes > 0) memcpy(r->target, r->source, static_cast<size_t>(r->bytes));
+  r->error = pool_take_error(q->pool);
+  r->posted = true;
+  napi_call_threadsafe_function(r->backend->completed, r, napi_tsfn_nonblocking);
+}
+
+void push(Backend* b, CommandRun run, const char* name, uint64_t a0 = 0, uint64_t a1 = 0, uint64_t a2 = 0) {
+  Command* c = b->queue->slot();
+  c->run = run;
+  c->name = name;
+  c->args[0] = a0;
+  c->args[1] = a1;
+  c->args[2] = a2;
+  queue_push(b->queue);
+}
+
+void unlink(Backend* b, Request* r) {
+  if (r->previous != nullptr) r->previous->next = r->next;
+  else b->pending = r->next;
+  if (r->next != nullptr) r->next->previous = r->previous;
+  b->pendingCount--;
+}
+
+void reject(Backend* b, napi_deferred deferred, const PoolError& e) {
+  const std::string message = std::string("Kernel ") + e.kernel + ": " + e.message + " (index " + std::to_string(e.index) + ", value " + std::to_string(e.value) + ").";
+  napi_value error = make_error(b, "SLOTH_KERNEL_DATA", message,
+                                {field("kernel", e.kernel), field("index", static_cast<double>(e.index)), field("value", static_cast<double>(e.value))});
+  napi_reject_deferred(b->env, deferred, error);
+}
+
+void resolve(Backend* b, napi_deferred deferred, napi_value arrayBuffer, int64_t bytes) {
+  napi_value value;
+  if (arrayBuffer == nullptr) napi_get_undefined(b->env, &value);
+  else napi_create_typedarray(b->env, napi_uint8_array, static_cast<size_t>(bytes), arrayBuffer, 0, &value);
+  napi_resolve_deferred(b->env, deferred, value);
+}
+
+// Runs on the JavaScript thread when the queue has finished a request.
+void on_completed(napi_env env, napi_value, void*, void* data) {
+  Request* r = static_cast<Request*>(data);
+  Backend* b = r->backend;
+  if (env == nullptr) return;  // the environment is going away
+  if (b->queue == nullptr) {   // closed meanwhile: close has rejected it
+    delete r;
+    return;
+  }
+  napi_handle_scope scope;
+  napi_open_handle_scope(env, &scope);
+  unlink(b, r);
+  if (b->pendingCount == 0) napi_unref_threadsafe_function(env, b->completed);
+  napi_value arrayBuffer = nullptr;
+  if (r->buffer != nullptr) {
+    napi_get_reference_value(env, r->buffer, &arrayBuffer);
+    napi_delete_reference(env, r->buffer);
+  }
+  if (r->error.set) reject(b, r->deferred, r->error);
+  else resolve(b, r->deferred, arrayBuffer, r->bytes);
+  delete r;
+  napi_close_handle_scope(env, scope);
+}
+
+// A promise for everything enqueued so far; with bytes >= 0 also a copy of a buffer's bytes.
+napi_value request(Backend* b, const char* source, int64_t bytes) {
+  napi_env env = b->env;
+  napi_value promise, arrayBuffer = nullptr;
+  napi_deferred deferred;
+  void* target = nullptr;
+  if (bytes >= 0 && napi_create_arraybuffer(env, static_cast<size_t>(bytes), &target, &arrayBuffer) != napi_ok) {
+    bool pendingException = false;
+    napi_is_exception_pending(env, &pendingException);
+    napi_value ignored;
+    if (pendingException) napi_get_and_clear_last_exception(env, &ignored);
+    throw_error(b, "SLOTH_MEMORY_EXHAUSTED", "There is no host memory for the bytes to be read.", {field("bytes", static_cast<double>(bytes))});
+    return nullptr;
+  }
+  napi_create_promise(env, &deferred, &promise);
+  if (b->queue->idle()) {
+    // Nothing is running, so the answer is already there.
+    if (bytes > 0) memcpy(target, source, static_cast<size_t>(bytes));
+    const PoolError e = pool_take_error(b->queue->pool);
+    if (e.set) reject(b, deferred, e);
+    else resolve(b, deferred, arrayBuffer, bytes);
+    return promise;
+  }
+  Request* r = new Request{b, deferred, nullptr, source, static_cast<char*>(target), bytes < 0 ? 0 : bytes, PoolError{}, false, nullptr, b->pending};
+  if (arrayBuffer != nullptr) napi_create_reference(env, arrayBuffer, 1, &r->buffer);
+  if (b->pending != nullptr) b->pending->previous = r;
+  b->pending = r;
+  // Only a pending request keeps the process alive.
+  if (b->pendingCount++ == 0) napi_ref_threadsafe_function(env, b->completed);
+  push(b, run_request, bytes < 0 ? "synchronize" : "read", reinterpret_cast<uint64_t>(r));
+  return promise;
+}
+
+struct Call {
+  Backend* b;
+  size_t argc = 4;
+  napi_value values[4];
+  Call(napi_env env, napi_callback_info info) {
+    void* data;
+    napi_get_cb_info(env, info, &argc, values, nullptr, &data);
+    b = static_cast<Backend*>(data);
+  }
+  double number(size_t i, double otherwise = NAN) const {
+    double d;
+    return i < argc && napi_get_value_double(b->env, values[i], &d) == napi_ok ? d : otherwise;
+  }
+  // A non-negative integer argument, or -1 after throwing.
+  int64_t count(size_t i, const char* where, const char* name, double otherwise = NAN) const {
+    const double d = number(i, otherwise);
+    if (d >= 0 && d <= 9007199254740991.0 && d == floor(d)) return static_cast<int64_t>(d);
+    throw_error(b, "SLOTH_KERNEL_ARGUMENT", std::string(where) + ": " + name + " must be a non-negative integer.", {field("operation", where), field("argument", name)});
+    return -1;
+  }
+};
+
+napi_value throw_status(Backend* b, MemoryStatus status, const char* where, double handle, int64_t bytes) {
+  switch (status) {
+    case MemoryStatus::Budget:
+      throw_error(b, "SLOTH_MEMORY_BUDGET", "A buffer of " + std::to_string(bytes) + " bytes would go over the memory budget.",
+                  {field("bytes", static_cast<double>(bytes)), field("liveBytes", static_cast<double>(b->memory->liveBytes)),
+                   field("budgetBytes", static_cast<double>(b->memory->budget))});
+      break;
+    case MemoryStatus::Exhausted:
+      throw_error(b, "SLOTH_MEMORY_EXHAUSTED", "The system has no memory for a buffer of " + std::to_string(bytes) + " bytes.",
+                  {field("bytes", static_cast<double>(bytes)), field("liveBytes", static_cast<double>(b->memory->liveBytes))});
+      break;
+    case MemoryStatus::TooMany:
+      throw_error(b, "SLOTH_MEMORY_EXHAUSTED", "There are too many live buffers.", {field("liveBuffers", static_cast<double>(b->memory->liveBuffers))});
+      break;
+    case MemoryStatus::Freed:
+      throw_freed(b, where, "the handle", handle);
+      break;
+    default:
+      throw_error(b, "SLOTH_KERNEL_ARGUMENT", std::string(where) + ": the range lies outside the buffer.", {field("operation", where), field("bytes", static_cast<double>(bytes))});
+  }
+  return nullptr;
+}
+
+napi_value memory_alloc(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (closed(call.b)) return nullptr;
+  const int64_t bytes = call.count(0, "alloc", "bytes");
+  if (bytes < 0) return nullptr;
+  double handle;
+  MemoryStatus status = call.b->memory->alloc(bytes, &handle);
+  if (status == MemoryStatus::Exhausted) {
+    // Cached storage that lies in pieces may be what is missing.
+    std::vector<Release> ranges;
+    call.b->memory->trim(ranges);
+    for (const Release& r : ranges) push(call.b, run_release, "release", reinterpret_cast<uint64_t>(r.base), r.bytes, r.unmap);
+    status = call.b->memory->alloc(bytes, &handle);
+  }
+  if (status != MemoryStatus::Ok) return throw_status(call.b, status, "alloc", 0, bytes);
+  return make_number(env, handle);
+}
+
+napi_value memory_view(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (closed(call.b)) return nullptr;
+  const double parent = call.number(0);
+  const int64_t offset = call.count(1, "view", "byteOffset");
+  if (offset < 0) return nullptr;
+  const int64_t bytes = call.count(2, "view", "bytes");
+  if (bytes < 0) return nullptr;
+  double handle;
+  const MemoryStatus status = call.b->memory->view(parent, offset, bytes, &handle);
+  if (status != MemoryStatus::Ok) return throw_status(call.b, status, "view", parent, bytes);
+  return make_number(env, handle);
+}
+
+napi_value memory_free(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (closed(call.b)) return nullptr;
+  Release freed, release;
+  const double handle = call.number(0);
+  const MemoryStatus status = call.b->memory->free(handle, &freed, &release);
+  if (status != MemoryStatus::Ok) return throw_status(call.b, status, "free", handle, 0);
+  if (call.b->poison && freed.bytes > 0) push(call.b, run_poison, "poison", reinterpret_cast<uint64_t>(freed.base), freed.bytes);
+  if (release.base != nullptr) push(call.b, run_release, "release", reinterpret_cast<uint64_t>(release.base), release.bytes, release.unmap);
+  return nullptr;
+}
+
+napi_value memory_bytes(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (closed(call.b)) return nullptr;
+  const double handle = call.number(0);
+  const Buffer* buffer = call.b->memory->find(handle);
+  if (buffer == nullptr) return throw_status(call.b, MemoryStatus::Freed, "bytes", handle, 0);
+  return make_number(env, static_cast<double>(buffer->bytes));
+}
+
+// write(handle, Uint8Array, byteOffset)
+napi_value memory_write(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  Backend* b = call.b;
+  if (closed(b)) return nullptr;
+  const double handle = call.number(0);
+  const int64_t offset = call.count(2, "write", "byteOffset", 0);
+  if (offset < 0) return nullptr;
+  const Buffer* buffer = b->memory->find(handle);
+  if (buffer == nullptr) return throw_status(b, MemoryStatus::Freed, "write", handle, 0);
+  void* data = nullptr;
+  size_t length = 0;
+  napi_typedarray_type type;
+  if (call.argc < 2 || napi_get_typedarray_info(env, call.values[1], &type, &length, &data, nullptr, nullptr) != napi_ok || type != napi_uint8_array) {
+    throw_error(b, "SLOTH_KERNEL_ARGUMENT", "write: data must be a view on an ArrayBuffer.", {field("operation", "write"), field("argument", "data")});
+    return nullptr;
+  }
+  const int64_t bytes = static_cast<int64_t>(length);
+  if (buffer->readOnly) {
+    throw_error(b, "SLOTH_KERNEL_ARGUMENT", "write: the buffer is a file mapping, which is read-only.", {field("operation", "write"), field("argument", "handle")});
+    return nullptr;
+  }
+  if (offset > buffer->bytes || bytes > buffer->bytes - offset) return throw_status(b, MemoryStatus::Range, "write", handle, bytes);
+  if (bytes == 0) return nullptr;
+  char* target = buffer->ptr + offset;
+  if (b->queue->idle()) {
+    memcpy(target, data, length);  // nothing is running, so this is its turn
+  } else if (length <= sizeof(Command::args) - 16) {
+    Command* c = b->queue->slot();
+    c->run = run_write_inline;
+    c->name = "write";
+    c->args[0] = reinterpret_cast<uint64_t>(target);
+    c->args[1] = length;
+    memcpy(&c->args[2], data, length);
+    queue_push(b->queue);
+  } else {
+    void* staging = malloc(length);
+    if (staging == nullptr) return throw_status(b, MemoryStatus::Exhausted, "write", handle, bytes);
+    memcpy(staging, data, length);
+    push(b, run_write, "write", reinterpret_cast<uint64_t>(target), reinterpret_cast<uint64_t>(staging), length);
+  }
+  return nullptr;
+}
+
+// read(handle, byteOffset?, bytes?)
+napi_value memory_read(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  Backend* b = call.b;
+  if (closed(b)) return nullptr;
+  const double handle = call.number(0);
+  const Buffer* buffer = b->memory->find(handle);
+  if (buffer == nullptr) return throw_status(b, MemoryStatus::Freed, "read", handle, 0);
+  const int64_t offset = call.count(1, "read", "byteOffset", 0);
+  if (offset < 0) return nullptr;
+  if (offset > buffer->bytes) return throw_status(b, MemoryStatus::Range, "read", handle, 0);
+  const int64_t bytes = call.count(2, "read", "bytes", static_cast<double>(buffer->bytes - offset));
+  if (bytes < 0) return nullptr;
+  if (bytes > buffer->bytes - offset) return throw_status(b, MemoryStatus::Range, "read", handle, bytes);
+  return request(b, buffer->ptr + offset, bytes);
+}
+
+napi_value memory_map_file(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  Backend* b = call.b;
+  if (closed(b)) return nullptr;
+  size_t length = 0;
+  if (call.argc < 1 || napi_get_value_string_utf8(env, call.values[0], nullptr, 0, &length) != napi_ok) {
+    throw_error(b, "SLOTH_KERNEL_ARGUMENT", "mapFile: path must be a string.", {field("operation", "mapFile"), field("argument", "path")});
+    return nullptr;
+  }
+  std::string path(length, '\0');
+  napi_get_value_string_utf8(env, call.values[0], &path[0], length + 1, &length);
+  const int64_t offset = call.count(1, "mapFile", "offset");
+  if (offset < 0) return nullptr;
+  const int64_t bytes = call.count(2, "mapFile", "bytes");
+  if (bytes < 0) return nullptr;
+  double handle;
+  int error = 0;
+  const MemoryStatus status = b->memory->map_file(path, offset, bytes, &handle, &error);
+  if (status == MemoryStatus::File) {
+    throw_error(b, "SLOTH_MEMORY_MAP", "The file " + path + " cannot be mapped: " + strerror(error) + ".", {field("path", path), field("errno", error)});
+    return nullptr;
+  }
+  if (status == MemoryStatus::Range) {
+    throw_error(b, "SLOTH_MEMORY_MAP", "The file " + path + " is too short for the range to be mapped.",
+                {field("path", path), field("offset", static_cast<double>(offset)), field("bytes", static_cast<double>(bytes))});
+    return nullptr;
+  }
+  if (status != MemoryStatus::Ok) return throw_status(b, status, "mapFile", 0, bytes);
+  return make_number(env, handle);
+}
+
+napi_value memory_stats(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  Backend* b = call.b;
+  if (closed(b)) return nullptr;
+  napi_value o;
+  napi_create_object(env, &o);
+  napi_set_named_property(env, o, "liveBuffers", make_number(env, static_cast<double>(b->memory->liveBuffers)));
+  napi_set_named_property(env, o, "liveBytes", make_number(env, static_cast<double>(b->memory->liveBytes)));
+  napi_set_named_property(env, o, "peakBytes", make_number(env, static_cast<double>(b->memory->peakBytes)));
+  napi_set_named_property(env, o, "cachedBytes", make_number(env, static_cast<double>(b->memory->cached() + pool_scratch_bytes(b->queue->pool))));
+  napi_set_named_property(env, o, "mappedBytes", make_number(env, static_cast<double>(b->memory->mappedBytes)));
+  return o;
+}
+
+napi_value memory_reset_peak(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (closed(call.b)) return nullptr;
+  call.b->memory->peakBytes = call.b->memory->liveBytes;
+  return nullptr;
+}
+
+napi_value memory_trim(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (closed(call.b)) return nullptr;
+  std::vector<Release> ranges;
+  call.b->memory->trim(ranges);
+  for (const Release& r : ranges) push(call.b, run_release, "release", reinterpret_cast<uint64_t>(r.base), r.bytes, r.unmap);
+  push(call.b, run_trim, "trim");
+  return nullptr;
+}
+
+napi_value memory_set_budget(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (closed(call.b)) return nullptr;
+  const int64_t bytes = call.count(0, "setBudget", "bytes");
+  if (bytes >= 0) call.b->memory->budget = bytes;
+  return nullptr;
+}
+
+napi_value synchronize(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (closed(call.b)) return nullptr;
+  return request(call.b, nullptr, -1);
+}
+
+}  // namespace
+}  // namespace sloth
+
+#endif
