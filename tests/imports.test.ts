@@ -70,7 +70,8 @@ describe("the import direction of the house", () => {
       if (folder.startsWith("packages/")) expect(ORDER).toContain(folder.slice("packages/".length))
       const wrong = sources(join(root, folder, "src")).flatMap((path) => {
         const file = relative(root, path)
-        const isTest = file.endsWith(".test.ts") || file.includes("/testdata/")
+        // Fixtures of tests stand in folders that are not packed.
+        const isTest = file.endsWith(".test.ts") || file.includes("/internal/testing/")
         return importsOf(path).flatMap((s) => {
           const why = wrongArrow(folder, file, s, isTest)
           return why === undefined ? [] : [`${file} ${why}: ${s}`]
