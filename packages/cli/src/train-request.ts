@@ -79,14 +79,16 @@ const readTemplate = (path: string): string => {
   }
 }
 
-/** Puts flags over the section of the configuration file. Paths of the file start at the file's folder. Errors: SLOTH_CONFIG_INVALID, SLOTH_FILE_*. */
+/** Puts flags over the section of the configuration file, which does not count when a run is resumed. Paths of the file start at the file's folder. Errors: SLOTH_CONFIG_INVALID, SLOTH_FILE_*. */
 export const trainInputs = (
   session: Session,
   cwd: string,
   flags: Flags,
   settings: Readonly<Record<string, unknown>>,
+  resume = false,
 ): TrainInputs => {
-  const { model, data, method, template, settings: methodSettings, ...section } = session.section("train")
+  // A run goes on with its own settings; the file may have changed since.
+  const { model, data, method, template, settings: methodSettings, ...section } = resume ? {} : session.section("train")
   const fromFile = decodeConfig(SectionSchema, { model, data, method, template }, { name: "the train section" })
   const home = session.configFile === undefined ? cwd : resolve(session.configFile, "..")
   const there = (path: string): string => resolve(home, path)

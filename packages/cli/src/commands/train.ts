@@ -90,7 +90,7 @@ export const command = defineCommand({
       const { terminal } = input
       const { json, resume, tracker, sample, ...flags } = input.options
       if (resume === undefined) refuseWords(input.positionals)
-      const { config, ...inputs } = trainInputs(session, input.cwd, flags, input.settings)
+      const { config, ...inputs } = trainInputs(session, input.cwd, flags, input.settings, resume !== undefined)
       const display = new TrainingDisplay(terminal)
       const interrupt = interruptible(() => display.stopping())
       try {
