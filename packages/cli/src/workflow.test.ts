@@ -8,16 +8,19 @@ import { runBin, temporaryFolder, writeText } from "../testing/run-bin.ts"
 const folder = temporaryFolder("workflow")
 const at = (...parts: string[]): string => join(folder.path, ...parts)
 const run = (...args: string[]) => runBin(args, { cwd: folder.path })
+const words = (line: string): string[] => line.split(" ")
 const json = <T>(text: string): T => JSON.parse(text) as T
 
 beforeAll(async () => {
   await writeSmallModel(at("model"))
   writeText(at("rows.jsonl"), smallRows(12))
   const result = await run(
-    ...["train", "--model", "model", "--data", "rows.jsonl", "--seed", "7", "--steps", "4", "--batch", "3"],
-    ...["--max-length", "128", "--rank", "4", "--alpha", "8", "--learning-rate", "1e-2", "--schedule", "linear"],
-    ...["--order", "sequential", "--threads", "1", "--run", "runs/one", "--eval-fraction", "2", "--eval-every", "2"],
-    ...["--sample", "What is 1 + 1?", "--json"],
+    ...words("train --model model --data rows.jsonl --seed 7 --steps 4 --batch 3"),
+    ...words("--max-length 128 --rank 4 --alpha 8 --learning-rate 1e-2 --schedule linear"),
+    ...words("--order sequential --threads 1 --run runs/one --eval-fraction 2 --eval-every 2"),
+    "--sample",
+    "What is 1 + 1?",
+    "--json",
   )
   if (result.code !== 0) throw new Error(result.stderr)
   trained = result
@@ -62,9 +65,9 @@ describe("sloth train", () => {
 
   test("the same command line gives the same run, bit for bit", async () => {
     const again = await run(
-      ...["train", "--model", "model", "--data", "rows.jsonl", "--seed", "7", "--steps", "4", "--batch", "3"],
-      ...["--max-length", "128", "--rank", "4", "--alpha", "8", "--learning-rate", "1e-2", "--schedule", "linear"],
-      ...["--order", "sequential", "--threads", "2", "--run", "runs/two", "--eval-fraction", "2"],
+      ...words("train --model model --data rows.jsonl --seed 7 --steps 4 --batch 3"),
+      ...words("--max-length 128 --rank 4 --alpha 8 --learning-rate 1e-2 --schedule linear"),
+      ...words("--order sequential --threads 2 --run runs/two --eval-fraction 2"),
     )
     expect(again.code, again.stderr).toBe(0)
     const adapter = (name: string) => readFileSync(at("runs", name, "adapter/adapter_model.safetensors"))
@@ -100,9 +103,7 @@ describe("sloth train", () => {
   }, 60_000)
 
   test("trains every weight with --full, and the run is a model like any other", async () => {
-    const full = await run(
-      ...["train", "--model", "model", "--data", "rows.jsonl", "--steps", "2", "--full", "--run", "runs/full"],
-    )
+    const full = await run(...words("train --model model --data rows.jsonl --steps 2 --full --run runs/full"))
     expect(full.code, full.stderr).toBe(0)
     const answer = await run("generate", "--model", "runs/full", "--prompt", "hi", "--max-tokens", "3", "--json")
     expect(answer.code, answer.stderr).toBe(0)
@@ -126,7 +127,13 @@ describe("what a run can do", () => {
   test("generate --json has exactly the documented keys, and greedy is repeatable", async () => {
     const ask = () =>
       run(
-        ...["generate", "--model", "runs/one", "--prompt", "What is 2 + 1?", "--max-tokens", "6"],
+        "generate",
+        "--model",
+        "runs/one",
+        "--prompt",
+        "What is 2 + 1?",
+        "--max-tokens",
+        "6",
         "--temperature",
         "0",
         "--json",
@@ -176,9 +183,7 @@ describe("what a run can do", () => {
   test("export lists its formats, writes, verifies, notes it in the run, and what it wrote works", async () => {
     const list = await run("export")
     expect(list.stdout).toContain("gguf-q8_0")
-    const { code, stdout, stderr } = await run(
-      ...["export", "--model", "runs/one", "--format", "gguf-f32", "--format", "peft"],
-    )
+    const { code, stdout, stderr } = await run(...words("export --model runs/one --format gguf-f32 --format peft"))
     expect(code, stderr).toBe(0)
     expect(stdout).toMatch(/gguf-f32 runs\/one\/exports/)
     expect(stdout).toContain("verified on")
@@ -305,7 +310,7 @@ export default definePlugin({
     writeText(at("plugged/sloth.config.ts"), `export default { plugins: ["./my-plugin.ts"] }\n`)
     expect((await inside("greet", "--help")).stdout).toContain("Shout.")
     const result = await inside(
-      ...["train", "--model", "../model", "--data", "../rows.jsonl", "--steps", "2"],
+      ...words("train --model ../model --data ../rows.jsonl --steps 2"),
       "--tracker",
       "lines",
       "--run",

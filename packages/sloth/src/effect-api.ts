@@ -4,7 +4,7 @@ import { toSlothError } from "./errors.ts"
 
 type Method = (...args: never[]) => Promise<unknown>
 
-/** The methods of a Sloth instance in Effect form: the error channel holds SlothErrors, interrupting aborts the work. */
+/** The methods of a Sloth instance in Effect form: the error channel holds SlothErrors, interrupting aborts the work and waits for its end. */
 export type EffectForms<T, K extends keyof T> = {
   readonly [M in K]: T[M] extends (...args: infer A) => Promise<infer R>
     ? (...args: A) => Effect.Effect<R, SlothError>
@@ -22,17 +22,19 @@ export const effectForms = <T, K extends keyof T & string>(
     (Object.entries(methods) as [K, number][]).map(([name, at]) => [
       name,
       (...args: unknown[]) =>
-        Effect.tryPromise({
-          try: (signal) => {
-            const given = (args[at] ?? {}) as { readonly signal?: AbortSignal }
-            const all = [...args]
-            all[at] = {
-              ...given,
-              signal: given.signal === undefined ? signal : AbortSignal.any([signal, given.signal]),
-            }
-            return (target[name] as Method).apply(target, all as never[])
-          },
-          catch: toSlothError,
+        Effect.callback<unknown, SlothError>((resume, signal) => {
+          const given = (args[at] ?? {}) as { readonly signal?: AbortSignal }
+          const all = [...args]
+          all[at] = {
+            ...given,
+            signal: given.signal === undefined ? signal : AbortSignal.any([signal, given.signal]),
+          }
+          const work = (target[name] as Method).apply(target, all as never[]).then(
+            (value) => resume(Effect.succeed(value)),
+            (error: unknown) => resume(Effect.fail(toSlothError(error))),
+          )
+          // An interrupted fiber waits until the work has ended in good order: a run saves, a model is freed.
+          return Effect.promise(() => work)
         }),
     ]),
   ) as unknown as EffectForms<T, K>
