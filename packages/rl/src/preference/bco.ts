@@ -1,7 +1,8 @@
 import * as Schema from "effect/Schema"
 import { field, SlothError, withDefault } from "@sloth/core"
-import type { LogprobLoss, Objective } from "@sloth/train"
+import type { LogprobLoss } from "@sloth/train"
 import type { RatedExample } from "../data/examples.ts"
+import { openRatings, rowObjective } from "../data/open.ts"
 import { requireWholeStep } from "../internal/counts.ts"
 import { logSigmoid, sigmoid } from "../internal/math.ts"
 import { putGradient } from "./completions-unit.ts"
@@ -64,9 +65,10 @@ export const bcoLoss = (
  * Binary classifier optimisation: rewards against the mean of all rewards so far. The mean lives in memory, so a run cannot be resumed: SLOTH_RL_BCO_RESUME.
  * Source: Jung et al. 2024; TRL 1.13, `BCOTrainer` without its density ratio.
  */
-export const bco: Objective<RatedExample, RatedUnit> & { readonly name: "bco" } = {
+export const bco = rowObjective<RatedExample, RatedUnit, "bco">({
   name: "bco",
   config: BcoSettingsSchema,
+  open: openRatings,
   prepare: (rows) => ratedUnits(rows),
   loss: (settings): LogprobLoss<RatedUnit> => {
     let running: RunningMean = { mean: 0, count: 0 }
@@ -102,4 +104,4 @@ export const bco: Objective<RatedExample, RatedUnit> & { readonly name: "bco" } 
       },
     }
   },
-}
+})

@@ -1,7 +1,8 @@
 import * as Schema from "effect/Schema"
 import { field, withDefault } from "@sloth/core"
-import type { LogprobLoss, Objective } from "@sloth/train"
+import type { LogprobLoss } from "@sloth/train"
 import type { PreferenceExample } from "../data/examples.ts"
+import { openPreferences, rowObjective } from "../data/open.ts"
 import { packCounts, unpackCounts, type StepCounts } from "../internal/counts.ts"
 import { sum } from "../internal/math.ts"
 import { completionLogprobs, completionsUnit, putGradient, type CompletionsUnit } from "./completions-unit.ts"
@@ -126,28 +127,29 @@ const cpoLogprobLoss = (settings: CpoMathSettings): LogprobLoss<CompletionsUnit>
   },
 })
 
-type PairObjective<Name extends string> = Objective<PreferenceExample, CompletionsUnit> & { readonly name: Name }
-
 /** Contrastive preference optimisation: no reference, and the chosen completion is learnt as well. Source: Xu et al. 2024. */
-export const cpo: PairObjective<"cpo"> = {
+export const cpo = rowObjective<PreferenceExample, CompletionsUnit, "cpo">({
   name: "cpo",
   config: CpoSettingsSchema,
+  open: openPreferences,
   prepare: (rows) => rows.map(referenceFreeUnit),
   loss: (settings) => cpoLogprobLoss({ ...(settings as typeof CpoSettingsSchema.Type), gamma: 0, alpha: 0 }),
-}
+})
 
 /** SimPO: means over tokens, a target margin, no reference. Source: Meng et al. 2024. */
-export const simpo: PairObjective<"simpo"> = {
+export const simpo = rowObjective<PreferenceExample, CompletionsUnit, "simpo">({
   name: "simpo",
   config: SimpoSettingsSchema,
+  open: openPreferences,
   prepare: (rows) => rows.map(referenceFreeUnit),
   loss: (settings) => cpoLogprobLoss({ ...(settings as typeof SimpoSettingsSchema.Type), loss: "simpo", alpha: 0 }),
-}
+})
 
 /** AlphaPO: SimPO on bent rewards. Source: Gupta et al. 2025. */
-export const alphapo: PairObjective<"alphapo"> = {
+export const alphapo = rowObjective<PreferenceExample, CompletionsUnit, "alphapo">({
   name: "alphapo",
   config: AlphapoSettingsSchema,
+  open: openPreferences,
   prepare: (rows) => rows.map(referenceFreeUnit),
   loss: (settings) => cpoLogprobLoss({ ...(settings as typeof AlphapoSettingsSchema.Type), loss: "simpo" }),
-}
+})

@@ -1,7 +1,8 @@
 import * as Schema from "effect/Schema"
 import { field, withDefault } from "@sloth/core"
-import type { LogprobLoss, Objective } from "@sloth/train"
+import type { LogprobLoss } from "@sloth/train"
 import type { PreferenceExample } from "../data/examples.ts"
+import { openPreferences, rowObjective } from "../data/open.ts"
 import { packCounts, requireWholeStep, unpackCounts } from "../internal/counts.ts"
 import { missingReference } from "../internal/reference.ts"
 import { settingsError } from "../internal/settings.ts"
@@ -107,9 +108,10 @@ export const dpoMathSettings = (settings: DpoSettings): DpoMathSettings => {
 const sizeOf = (unit: PairUnit): number => packCounts(1, unit.completions[0]!.length)
 
 /** Direct preference optimisation with the losses of its family. Source: Rafailov et al. 2023; TRL 1.13, `DPOTrainer`. */
-export const dpo: Objective<PreferenceExample, PairUnit> & { readonly name: "dpo" } = {
+export const dpo = rowObjective<PreferenceExample, PairUnit, "dpo">({
   name: "dpo",
   config: DpoSettingsSchema,
+  open: openPreferences,
   prepare: (rows, { settings }) => {
     if ((settings as DpoSettings).reference === "row")
       for (const { row, reference } of rows) if (reference === undefined) throw missingReference(row)
@@ -144,4 +146,4 @@ export const dpo: Objective<PreferenceExample, PairUnit> & { readonly name: "dpo
       },
     }
   },
-}
+})

@@ -1,7 +1,8 @@
 import * as Schema from "effect/Schema"
 import { field, SlothError, withDefault } from "@sloth/core"
-import type { LogprobLoss, Objective } from "@sloth/train"
+import type { LogprobLoss } from "@sloth/train"
 import type { RatedExample } from "../data/examples.ts"
+import { openRatings, rowObjective } from "../data/open.ts"
 import { requireWholeStep } from "../internal/counts.ts"
 import { sigmoid } from "../internal/math.ts"
 import { missingReference } from "../internal/reference.ts"
@@ -91,9 +92,10 @@ export const ktoLoss = (
 }
 
 /** Kahneman-Tversky optimisation: completions rated good or bad, without pairs. Source: Ethayarajh et al. 2024; TRL 1.13, `KTOTrainer`. */
-export const kto: Objective<RatedExample, RatedUnit> & { readonly name: "kto" } = {
+export const kto = rowObjective<RatedExample, RatedUnit, "kto">({
   name: "kto",
   config: KtoSettingsSchema,
+  open: openRatings,
   prepare: (rows, { settings }) => {
     const { loss, reference, klBlock } = settings as KtoSettings
     if (reference === "row") for (const row of rows) if (row.reference === undefined) throw missingReference(row.row)
@@ -137,4 +139,4 @@ export const kto: Objective<RatedExample, RatedUnit> & { readonly name: "kto" } 
       },
     }
   },
-}
+})

@@ -1,7 +1,8 @@
 import * as Schema from "effect/Schema"
 import { field, withDefault } from "@sloth/core"
-import type { LogprobLoss, Objective } from "@sloth/train"
+import type { LogprobLoss } from "@sloth/train"
 import type { PreferenceExample } from "../data/examples.ts"
+import { openPreferences, rowObjective } from "../data/open.ts"
 import { packCounts, unpackCounts, type StepCounts } from "../internal/counts.ts"
 import { log1mexp, logSigmoid, sigmoid, sum } from "../internal/math.ts"
 import { completionLogprobs, completionsUnit, pick, putGradient, type CompletionsUnit } from "./completions-unit.ts"
@@ -79,9 +80,10 @@ export const orpoLoss = (
 }
 
 /** Odds ratio preference optimisation: fine-tuning on the chosen texts and a preference in one, without a reference. Source: Hong et al. 2024. */
-export const orpo: Objective<PreferenceExample, CompletionsUnit> & { readonly name: "orpo" } = {
+export const orpo = rowObjective<PreferenceExample, CompletionsUnit, "orpo">({
   name: "orpo",
   config: OrpoSettingsSchema,
+  open: openPreferences,
   prepare: (rows) =>
     rows.map((example) => completionsUnit([example.chosen, example.rejected], example.row, { scorePrompt: true })),
   loss: (settings): LogprobLoss<CompletionsUnit> => ({
@@ -107,4 +109,4 @@ export const orpo: Objective<PreferenceExample, CompletionsUnit> & { readonly na
       return { loss, dlogp, metrics }
     },
   }),
-}
+})

@@ -1,7 +1,8 @@
 import * as Schema from "effect/Schema"
 import { field, SlothError, withDefault } from "@sloth/core"
-import type { LogprobLoss, Objective } from "@sloth/train"
+import type { LogprobLoss } from "@sloth/train"
 import type { PreferenceExample } from "../data/examples.ts"
+import { openPreferences, rowObjective } from "../data/open.ts"
 import { packCounts, unpackCounts, type StepCounts } from "../internal/counts.ts"
 import { sum } from "../internal/math.ts"
 import { completionLogprobs, completionsUnit, putGradient, type CompletionsUnit } from "./completions-unit.ts"
@@ -87,9 +88,10 @@ export const tpoLoss = (
 }
 
 /** Triple preference optimisation: a preference pair and a gold completion of one prompt, without a reference. Source: Saeidi et al. 2024. */
-export const tpo: Objective<PreferenceExample, CompletionsUnit> & { readonly name: "tpo" } = {
+export const tpo = rowObjective<PreferenceExample, CompletionsUnit, "tpo">({
   name: "tpo",
   config: TpoSettingsSchema,
+  open: openPreferences,
   prepare: (rows) =>
     rows.map((example) => {
       if (example.gold === undefined)
@@ -126,4 +128,4 @@ export const tpo: Objective<PreferenceExample, CompletionsUnit> & { readonly nam
       return { loss, dlogp, metrics }
     },
   }),
-}
+})
