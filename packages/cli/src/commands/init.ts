@@ -6,7 +6,7 @@ import { defineCommand } from "../command.ts"
 import { shortPath } from "../export-lines.ts"
 import { sampleData } from "../sample-data.ts"
 
-const DATA = join("data", "sample.jsonl")
+const DATA = join("data", "train.jsonl")
 
 /** The configuration that `init` writes; the import is a type only, so the file works without an installed package. */
 const configText = (typescript: boolean): string => {
@@ -16,7 +16,7 @@ const configText = (typescript: boolean): string => {
   // What \`sloth train\` does without flags; a flag wins over what stands here. \`sloth train --help\` lists all settings.
   train: {
     model: "nano",
-    data: "data/sample.jsonl",
+    data: "data/train.jsonl",
     steps: 60,
     batch: 8,
     learningRate: 2e-3,
