@@ -72,16 +72,14 @@ export const budget = async (context: BenchContext): Promise<void> => {
 /** One packed row of a long context inside 4 GB; `tokens` long. */
 export const longContext = async (context: BenchContext, tokens: number): Promise<void> =>
   one(context, "long context, LoRA r16, SmolLM2-135M, 4 GB", `${tokens} tokens`, [
-    ...[
-      "--shape",
-      "smollm2-135m",
-      "--format",
-      "q4_1",
-      "--budget-mb",
-      "4000",
-      "--rows",
-      "1",
-      "--length",
-      String(tokens),
-    ],
+    "--shape",
+    "smollm2-135m",
+    "--format",
+    "q4_1",
+    "--budget-mb",
+    "4000",
+    "--rows",
+    "1",
+    "--length",
+    String(tokens),
   ])

@@ -1,0 +1,59 @@
+/**
+ * `bun run parity`: compares Sloth with transformers + PEFT, llama.cpp and itself, prints a table, and exits with 1 when a bar is missed.
+ *
+ *   --only tiny,smollm2,steps,threads,exports,kill   parts (all)
+ *   --quick                                          fewer texts, steps and kills
+ *   --threads N, --json FILE
+ */
+import { writeFileSync } from "node:fs"
+import { availableParallelism } from "node:os"
+import type { Check, ParityContext } from "./lib/check.ts"
+import { flag, number, text } from "./lib/options.ts"
+import { exports_ } from "./parity/exports.ts"
+import { smollm2, tiny } from "./parity/golden.ts"
+import { kill } from "./parity/kill.ts"
+import { steps, threadsEqual } from "./parity/steps.ts"
+
+const PARTS: Readonly<Record<string, (context: ParityContext) => Promise<void>>> = {
+  tiny,
+  smollm2,
+  steps,
+  threads: threadsEqual,
+  exports: exports_,
+  kill,
+}
+const wanted = text("only")?.split(",") ?? Object.keys(PARTS)
+const unknown = wanted.filter((p) => PARTS[p] === undefined)
+if (unknown.length > 0) {
+  console.error(`No part ${unknown.join(", ")}. Parts: ${Object.keys(PARTS).join(", ")}.`)
+  process.exit(2)
+}
+const checks: Check[] = []
+const progress = process.stderr.isTTY === true
+const say = (message: string): void => {
+  if (progress) process.stderr.write(`\r\u001B[K${message.slice(0, (process.stderr.columns ?? 80) - 1)}`)
+}
+const add = (check: Check): void => {
+  say("")
+  checks.push(check)
+  if ("skipped" in check) console.log(`skip  ${check.what.padEnd(88)} ${check.skipped}`)
+  else
+    console.log(
+      `${check.ok ? "ok  " : "FAIL"}  ${check.what.padEnd(88)} ${check.value.padEnd(26)} ${check.bar}${check.note === undefined ? "" : `  (${check.note})`}`,
+    )
+}
+const context: ParityContext = { quick: flag("quick"), threads: number("threads", availableParallelism()), add, say }
+for (const part of wanted)
+  try {
+    await PARTS[part]!(context)
+  } catch (error) {
+    add({ what: part, value: String((error as Error).message), bar: "no error", ok: false })
+  }
+const json = text("json")
+if (json !== undefined) writeFileSync(json, `${JSON.stringify(checks, null, 2)}\n`)
+const failed = checks.filter((c) => !("skipped" in c) && !c.ok).length
+const skipped = checks.filter((c) => "skipped" in c).length
+console.log(
+  `\n${checks.length - failed - skipped} reached, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`,
+)
+process.exit(failed > 0 ? 1 : 0)
