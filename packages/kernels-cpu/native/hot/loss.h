@@ -33,27 +33,28 @@ SLOTH_NOINLINE LogitsRow logits_row(float* z, int64_t vocab, int64_t target, flo
   highest = vhmax(m4);
   for (; i < vocab; i++) highest = z[i] > highest ? z[i] : highest;
   const vf top = vset(highest);
-  vf s0 = vzero(), s1 = vzero(), e0 = vzero();
-  i = 0;
-  if (entropy) {
-    for (; i + VW <= vocab; i += VW) {
-      const vf v = vload(z + i);
-      const vf p = vexp(vsub(v, top));
-      s0 = vadd(s0, p);
-      e0 = vfma(p, vsub(v, top), e0);
+  // A vocabulary is too long for one f32 sum (small terms would be lost one by one, always in the same direction): short stretches are added up in double.
+  double sum = 0, weighted = 0;
+  for (i = 0; i < vocab;) {
+    const int64_t end = min_i(vocab, i + 64 * VW);
+    vf s = vzero(), e = vzero();
+    if (entropy) {
+      for (; i + VW <= end; i += VW) {
+        const vf d = vsub(vload(z + i), top);
+        const vf p = vexp(d);
+        s = vadd(s, p);
+        e = vfma(p, d, e);
+      }
+    } else {
+      for (; i + VW <= end; i += VW) s = vadd(s, vexp(vsub(vload(z + i), top)));
     }
-  } else {
-    for (; i + 2 * VW <= vocab; i += 2 * VW) {
-      s0 = vadd(s0, vexp(vsub(vload(z + i), top)));
-      s1 = vadd(s1, vexp(vsub(vload(z + i + VW), top)));
+    sum += static_cast<double>(vsum(s));
+    weighted += static_cast<double>(vsum(e));
+    for (; i < end; i++) {
+      const double p = static_cast<double>(expf(z[i] - highest));
+      sum += p;
+      weighted += p * static_cast<double>(z[i] - highest);
     }
-    for (; i + VW <= vocab; i += VW) s0 = vadd(s0, vexp(vsub(vload(z + i), top)));
-  }
-  double sum = static_cast<double>(vsum(vadd(s0, s1))), weighted = static_cast<double>(vsum(e0));
-  for (; i < vocab; i++) {
-    const double p = static_cast<double>(expf(z[i] - highest));
-    sum += p;
-    weighted += p * static_cast<double>(z[i] - highest);
   }
   LogitsRow r;
   // A NaN among the logits is not seen by the maximum, but by the sum.
