@@ -93,13 +93,15 @@ def save_tensors(path: str, tensors: dict, head: dict) -> None:
 
 
 def row_loss(model, rows, reduction="mean"):
-    """Token-mean loss of rows {"tokens","mask"}, each row run alone (no padding). Token 0 of a row is never scored."""
+    """Token-mean loss of rows {"tokens","mask"}, each row run alone (no padding). Token 0 of a row is never scored.
+    A float64 model stays in float64: torch's f32 log_softmax over 49,152 logits loses 3e-6 to 1e-5 of the sum, always in the same direction."""
     total, scored = 0.0, 0
     for r in rows:
         ids = torch.tensor([r["tokens"]])
-        logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+        logits = model(input_ids=ids, use_cache=False).logits[0, :-1]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         lp = torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0]
-        m = torch.tensor(r["mask"][1:], dtype=torch.float32)
+        m = torch.tensor(r["mask"][1:], dtype=lp.dtype)
         total = total - (lp * m).sum()
         scored += int(m.sum())
     return total / scored if reduction == "mean" else total, scored
