@@ -18,7 +18,14 @@ const data = nanoFiles().quickstart
 const common = { data, batch: 8, maxLength: 128 } as const
 const first = await sloth.train({ ...common, model, full: true, steps: 60, learningRate: 3e-3 })
 const second = await sloth.train({ ...common, model: first.run, steps: 10, learningRate: 1e-3 })
-console.log(`loss ${first.finalLoss.toFixed(3)} after full fine-tuning, ${second.finalLoss.toFixed(3)} after the LoRA`)
+for (const [name, what] of [
+  ["untrained", model],
+  ["after full fine-tuning", first.run],
+  ["after the LoRA on top", second.run],
+] as const) {
+  const { loss } = await sloth.evaluate({ model: what, rows: nanoFiles().quickstartHeldOut })
+  console.log(`loss on rows it has not seen, ${name}: ${loss.toFixed(3)}`)
+}
 
 for (const format of ["gguf-f16", "safetensors-f32", "peft"] as const) {
   const { path, verification } = await sloth.export({ model: second.run, format })
