@@ -1,0 +1,73 @@
+import type { LogprobLoss } from "@sloth/train"
+import { packCounts, requireWholeStep, unpackCounts } from "../internal/counts.ts"
+import { settingsError } from "../internal/settings.ts"
+import { pick, putGradient } from "../preference/completions-unit.ts"
+import { maskedCount } from "./importance.ts"
+import {
+  entropyThreshold,
+  policyLoss,
+  POLICY_LOSS_DEFAULTS,
+  type PolicyLossSettings,
+  type PolicySequence,
+} from "./policy-loss.ts"
+import type { SampledUnit } from "./sampled-unit.ts"
+
+/** Settings of {@link policyObjectiveLoss}. */
+export interface PolicyObjectiveSettings extends Omit<PolicyLossSettings, "entropyThreshold" | "entropyCoef"> {
+  /** Share of the tokens, those of the highest entropy, that are learnt from; 1 takes all. Below 1 a step must fit into one micro-batch. */
+  readonly topEntropy: number
+  /** Tokens that dapo, cispo and vespo divide by, where a generated batch feeds several steps: those of an average step. */
+  readonly generationTokens?: number
+}
+
+const { entropyCoef: _bonus, ...defaults } = POLICY_LOSS_DEFAULTS
+
+/** The settings when nothing is said. */
+export const POLICY_OBJECTIVE_DEFAULTS: PolicyObjectiveSettings = { ...defaults, topEntropy: 1 }
+
+/**
+ * The GRPO family as a loss of the step runner: units of sampled completions in, one optimizer step out. The reference, where `beta` is not 0, is the model without its
+ * adapter. Errors: SLOTH_RL_SETTINGS, SLOTH_RL_STEP_SPLIT.
+ */
+export const policyObjectiveLoss = (given: Partial<PolicyObjectiveSettings> = {}): LogprobLoss<SampledUnit> => {
+  const { topEntropy, generationTokens, ...settings } = { ...POLICY_OBJECTIVE_DEFAULTS, ...given }
+  if (!(topEntropy > 0 && topEntropy <= 1))
+    throw settingsError("policy gradient", `topEntropy is ${topEntropy}.`, "Give a share above 0 and up to 1.")
+  const masked = topEntropy < 1
+  const size = ({ samples }: SampledUnit): number =>
+    packCounts(
+      samples.length,
+      samples.reduce((n, { mask, tokens }) => n + maskedCount(mask, tokens.length), 0),
+    )
+  return {
+    kind: "logprobs",
+    reference: settings.beta !== 0,
+    entropy: true,
+    size,
+    compute: (batch) => {
+      if (masked) requireWholeStep(batch, size, "An entropy mask")
+      const sequences = batch.units.flatMap(({ samples, completions }, u) =>
+        samples.map((sample, k): PolicySequence => {
+          const of = (values: Float32Array): Float64Array => pick(values, batch.starts[u]!, completions[k]!)
+          return {
+            policy: of(batch.logprobs),
+            ...(batch.reference === undefined ? {} : { reference: of(batch.reference) }),
+            ...(batch.entropy === undefined ? {} : { entropy: of(batch.entropy) }),
+            old: sample.old,
+            sampling: sample.sampling,
+            mask: sample.mask,
+            advantage: sample.advantage,
+          }
+        }),
+      )
+      const totals = { ...unpackCounts(batch.normaliser), generationTokens }
+      const threshold = masked ? { entropyThreshold: entropyThreshold(sequences, topEntropy).threshold } : {}
+      const { loss, gradients, metrics } = policyLoss(sequences, { ...settings, ...threshold, entropyCoef: 0 }, totals)
+      const dlogp = new Float64Array(batch.logprobs.length)
+      let at = 0
+      for (const [u, { completions }] of batch.units.entries())
+        for (const positions of completions) putGradient(dlogp, batch.starts[u]!, positions, gradients[at++]!)
+      return { loss, dlogp, metrics }
+    },
+  }
+}
