@@ -50,10 +50,11 @@ def main():
 
     all_ids = [t["tokens"] for t in out]
     batch = [{"tokens": all_ids[k][:96 - 7 * k], "mask": [0] * (10 * k) + [1] * (96 - 17 * k)} for k in range(4)]
-    m = lora(model)
+    # In float64 (weights and adapter stay their f32 values): torch's own f32 gradients are up to 2e-4 away from these, for its log_softmax is biased.
+    m = lora(model).double()
     loss, scored = row_loss(m, batch)
     loss.backward()
-    grads = {plain(n): p.grad.detach().clone() for n, p in m.named_parameters() if p.requires_grad}
+    grads = {plain(n): p.grad.detach().float() for n, p in m.named_parameters() if p.requires_grad}
     full = [
         "base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight", "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
         "base_model.model.model.layers.15.mlp.gate_proj.lora_A.weight", "base_model.model.model.layers.29.self_attn.v_proj.lora_B.weight",
@@ -68,7 +69,7 @@ def main():
         "rows": batch, "loss": num(float(loss.detach())), "scored": scored, "full": full, "tensors": [{"name": n, "shape": list(grads[n].shape), "norm": num(grads[n].double().norm())} for n in names],
         "gradNorm": num(torch.sqrt(sum((g.double() ** 2).sum() for g in grads.values()))),
     })
-    m = m.unload()
+    m = m.unload().float()
 
     rows = []
     for k in range(80):
