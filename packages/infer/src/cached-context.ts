@@ -1,4 +1,4 @@
-import { handleOf, type Engine, type ForwardContext } from "@sloth/tensor"
+import { attention, handleOf, SequenceLayout, type Engine, type ForwardContext } from "@sloth/tensor"
 import type { CachedSequence, PagedCache } from "./paged-cache.ts"
 
 /** New tokens of one text in a pass. */
@@ -40,6 +40,10 @@ export const cachedContext = (
     engine.from(sequences),
     engine.from(table),
   ]
+  // Texts that begin in this pass see only rows of this pass: the tiled kernel serves them, which a long prompt feels.
+  const fresh = parts.every((p) => p.sequence.length === 0)
+  const layout = fresh ? SequenceLayout.fromLengths(parts.map((p) => p.rows)) : undefined
+  const segments = layout === undefined ? undefined : engine.from(layout.table, [parts.length, 3])
   return {
     engine,
     positions: positionsT,
@@ -49,6 +53,7 @@ export const cachedContext = (
       const width = shape.kvHeads * shape.headDim
       const { kernels } = engine.backend
       kernels.cacheWrite(keys.handle, values.handle, k.handle, width, v.handle, width, slotsT.handle, rows, width)
+      if (segments !== undefined) return attention(q, k, v, segments, shape, sinks)
       const out = engine.empty(q.shape) // [rows, heads · headDim]
       kernels.pagedAttention(
         out.handle,

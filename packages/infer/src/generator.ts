@@ -92,7 +92,7 @@ export class Generator implements Disposable {
     this.model = model
     this.tokenizer = tokenizer
     this.#maxBatch = options.maxBatch ?? 16
-    this.#chunk = options.prefillChunk ?? 512
+    this.#chunk = options.prefillChunk ?? 1024
     this.#adapters = options.adapters ?? true
     this.cache = new PagedCache(model, {
       maxTokens:
