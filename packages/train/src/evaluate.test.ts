@@ -1,7 +1,9 @@
-import { afterAll, expect, test } from "bun:test"
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test"
 import { createReferenceBackend, Engine } from "@sloth/tensor"
 import { evaluateExamples, scoreExamples } from "./evaluate.ts"
 import { countingExamples, examplesOf, randomFiles, readGolden, tinyFiles } from "./internal/testing/tiny.ts"
+
+setDefaultTimeout(60_000)
 
 const engine = new Engine(createReferenceBackend())
 afterAll(() => {

@@ -4,7 +4,7 @@ import { lossPass, readLogprobs } from "./forward.ts"
 import { buildMicroBatch, splitUnits } from "./micro-batch.ts"
 import { unitSize, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import { unitFromExample } from "./sft.ts"
-import { MICRO_BATCHES_AHEAD } from "./internal/yield.ts"
+import { MICRO_BATCHES_AHEAD, yieldToLoop } from "./internal/yield.ts"
 
 /** How rows are put together for a pass without gradients. */
 export interface EvaluateOptions {
@@ -47,7 +47,10 @@ export const evaluateUnits = async <Unit extends TrainingUnit>(
     if (loss.kind === "cross-entropy" && loss.weights === undefined) {
       const sums = engine.keep(engine.zeros([group.length], "f64"))
       try {
-        for (const [i, batch] of group.entries()) lossPass(model, batch, sums, i)
+        for (const [i, batch] of group.entries()) {
+          lossPass(model, batch, sums, i)
+          await yieldToLoop()
+        }
         for (const sum of (await sums.read()) as Float64Array) total += sum / normaliser
       } finally {
         sums.dispose()
@@ -57,6 +60,7 @@ export const evaluateUnits = async <Unit extends TrainingUnit>(
     for (const batch of group) {
       const wantsEntropy = loss.kind === "logprobs" && loss.entropy === true
       const { logprobs, entropy } = await readLogprobs(model, batch, { entropy: wantsEntropy })
+      await yieldToLoop()
       if (loss.kind === "cross-entropy") {
         for (const [u, unit] of batch.units.entries()) {
           const weights = loss.weights!(unit)
@@ -132,6 +136,7 @@ export const scoreExamples = async (
     signal?.throwIfAborted()
     const batch = buildMicroBatch(indices.map((i) => units[i]!))
     const { logprobs } = await readLogprobs(model, batch)
+    await yieldToLoop()
     for (const [u, i] of indices.entries()) {
       const { scoredRows } = units[i]!
       const target = out[source[i]!]!.logprobs

@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, test } from "bun:test"
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test"
 import { isSlothError } from "@sloth/core"
 import { createReferenceBackend, Engine } from "@sloth/tensor"
 import { resolveTrainConfig, type TrainConfigInput } from "./config.ts"
@@ -9,6 +9,8 @@ import type { CrossEntropyLoss, LogprobBatch, LogprobLoss, ObjectiveLoss, Traini
 import { AdamW, parameterGroups } from "./optimizer.ts"
 import { unitFromExample } from "./sft.ts"
 import { StepRunner } from "./step-runner.ts"
+
+setDefaultTimeout(60_000)
 
 const engine = new Engine(createReferenceBackend())
 afterAll(() => {

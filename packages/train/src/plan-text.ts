@@ -49,6 +49,7 @@ export const formatPlan = (plan: RunPlan): string => {
     ["optimizer", memory.optimizerBytes],
     ["activations", memory.activationBytes],
     ["runtime", memory.runtimeBytes],
+    ["reserve", memory.reserveBytes],
   ] as const
   const lines: (readonly [string, string])[] = [
     ["model", `${plan.model}, ${large(plan.parameters)} parameters`],

@@ -9,6 +9,8 @@ export interface MemoryPlan extends StandingMemory {
   readonly activationBytes: number
   /** The process before the model was loaded. */
   readonly runtimeBytes: number
+  /** Room for what a backend keeps for reuse, scratch of its kernels, and growth of the process. */
+  readonly reserveBytes: number
   /** Forecast of the largest resident size of the process: all of the above. */
   readonly peakBytes: number
   readonly budgetBytes: number

@@ -1,4 +1,4 @@
-import { afterAll, describe, expect, test } from "bun:test"
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test"
 import { existsSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -10,6 +10,8 @@ import { formatPlan } from "./plan-text.ts"
 import { planUnits } from "./planner.ts"
 import { unitFromExample } from "./sft.ts"
 import { planRun, train } from "./train.ts"
+
+setDefaultTimeout(60_000)
 
 const engine = new Engine(createReferenceBackend())
 const folder = mkdtempSync(join(tmpdir(), "sloth-plan-"))
@@ -59,7 +61,7 @@ describe("the forecast of memory", () => {
       })
       const { peakBytes } = own.backend.memory.stats()
       const { memory } = result.plan
-      const forecast = memory.peakBytes - memory.runtimeBytes - memory.mappedBytes
+      const forecast = memory.peakBytes - memory.runtimeBytes - memory.reserveBytes - memory.mappedBytes
       expect(forecast).toBeGreaterThanOrEqual(peakBytes)
       expect(forecast).toBeLessThan(peakBytes * 1.08)
       expect(memory.gradientBytes).toBe(result.plan.trainableParameters * 4)
@@ -73,9 +75,11 @@ describe("the choice of policy and split", () => {
     const input = { model, method: "sft", loss: { kind: "cross-entropy" }, units, evaluationUnits: [] } as const
     const planned = (memoryBudget: number) =>
       planUnits({ ...input, config: { ...config, memoryBudget }, memoryBytes: 0, runtimeBytes: 0 })
-    const { peakBytes } = (await planned(1e12)).memory
+    const { peakBytes, reserveBytes } = (await planned(1e12)).memory
     const seen: string[] = []
-    for (let budget = peakBytes; ; budget *= 0.97) {
+    // The reserve is larger than this small model; the steps are of what varies.
+    for (let live = peakBytes - reserveBytes; ; live *= 0.92) {
+      const budget = live * 1.08 + 96e6 + 1
       try {
         const { policy, tokenBudget, memory } = await planned(budget)
         expect(memory.peakBytes).toBeLessThanOrEqual(budget)

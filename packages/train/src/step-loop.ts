@@ -91,6 +91,10 @@ export class StepLoop {
         status = "interrupted"
         break
       }
+      if (control.stopReason !== undefined) {
+        status = "stopped"
+        break
+      }
       const step = this.step + 1
       const event = await this.#trainStep(step)
       const aborted = isAborted()
@@ -165,13 +169,21 @@ export class StepLoop {
     })
   }
 
+  /** Evaluates and records it; an abort in the middle leaves it out, because the run has to save and end. */
   async #evaluate(): Promise<void> {
-    const { model, plan, prepared, session } = this.#in
+    const { model, options, plan, prepared, session } = this.#in
     session.control.evaluationWanted = false
-    const evaluation = await evaluateUnits(model, prepared.evaluationUnits, {
-      tokenBudget: plan.tokenBudget,
-      loss: prepared.loss,
-    })
+    let evaluation: Evaluation
+    try {
+      evaluation = await evaluateUnits(model, prepared.evaluationUnits, {
+        tokenBudget: plan.tokenBudget,
+        loss: prepared.loss,
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+      })
+    } catch (error) {
+      if (options.signal?.aborted === true && error === options.signal.reason) return
+      throw error
+    }
     this.#evaluation = evaluation
     const best = this.#best === undefined || evaluation.loss < this.#best.loss
     if (best) this.#best = { step: this.step, loss: evaluation.loss }

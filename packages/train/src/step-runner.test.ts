@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"
 import { join } from "node:path"
 import { Engine, type ActivationPolicy } from "@sloth/tensor"
 import { resolveTrainConfig } from "./config.ts"
@@ -9,6 +9,8 @@ import { AdamW, parameterGroups } from "./optimizer.ts"
 import { scheduleFactor } from "./schedule.ts"
 import { sft, unitFromExample } from "./sft.ts"
 import { StepRunner } from "./step-runner.ts"
+
+setDefaultTimeout(60_000)
 
 interface Case {
   readonly model: string

@@ -1,4 +1,4 @@
-import { afterAll, expect, test } from "bun:test"
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -6,6 +6,8 @@ import { Engine } from "@sloth/tensor"
 import { backends } from "./internal/testing/backends.ts"
 import { countingExamples, randomFiles } from "./internal/testing/tiny.ts"
 import { train } from "./train.ts"
+
+setDefaultTimeout(60_000)
 
 const folder = mkdtempSync(join(tmpdir(), "sloth-threads-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))

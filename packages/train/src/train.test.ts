@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, test } from "bun:test"
+import { afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test"
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -13,14 +13,18 @@ import {
   type StepEvent,
   type Tracker,
 } from "@sloth/core"
+import type { Example } from "@sloth/data"
 import { loadPeftAdapter, readSafetensors } from "@sloth/model"
 import { createReferenceBackend, Engine } from "@sloth/tensor"
 import { verifyCheckpoint } from "./checkpoint.ts"
 import { evaluateExamples } from "./evaluate.ts"
 import { countingExamples, examplesOf, goldenDir, randomFiles, readGolden, tinyFiles } from "./internal/testing/tiny.ts"
-import { pretraining } from "./sft.ts"
+import type { Objective } from "./objective.ts"
+import { pretraining, sft } from "./sft.ts"
 import { train } from "./train.ts"
 import type { TrainOptions } from "./train-options.ts"
+
+setDefaultTimeout(60_000)
 
 let engine = new Engine(createReferenceBackend())
 let folder = ""
@@ -419,6 +423,36 @@ describe("watching and steering", () => {
     expect(existsSync(join(result.adapter!, "adapter_config.json"))).toBe(true)
   })
 
+  test("a stop before the first step trains nothing", async () => {
+    const callback: RunCallback = { name: "no", on: { plan: (_, control) => control.stop("not today") } }
+    const result = await run({ callbacks: [callback] })
+    expect([result.status, result.steps, result.checkpoint]).toEqual(["stopped", 0, undefined])
+    expect(steps()).toEqual([])
+  })
+
+  test("an abort during an evaluation leaves it out, saves and ends", async () => {
+    const abort = new AbortController()
+    const files = randomFiles()
+    let evaluating = false
+    const result = await run({
+      model: files,
+      data: { examples: countingExamples(24), heldOut: countingExamples(200) },
+      config: { evalEvery: 2, tokenBudget: 24 },
+      signal: abort.signal,
+      onEvent: (e) => {
+        if (e.type === "step" && e.step === 2) {
+          evaluating = true
+          setTimeout(() => abort.abort(), 1)
+        }
+      },
+    })
+    expect(evaluating).toBe(true)
+    expect(result.status).toBe("interrupted")
+    expect(result.steps).toBe(2)
+    expect(events().map((e) => e.type)).not.toContain("eval")
+    expect(checkpoints()).toEqual(["step-000002"])
+  })
+
   test("a callback that throws ends the run under its name, and what was saved stays", async () => {
     const callback: RunCallback = {
       name: "grumpy",
@@ -495,6 +529,19 @@ describe("numbers that are not finite", () => {
     expect(events().at(-2)).toMatchObject({ type: "error", code: "SLOTH_TRAIN_NAN" })
     expect(events().at(-1)).toMatchObject({ type: "run-end", reason: "failed" })
     expect(existsSync(join(home(), "adapter"))).toBe(false)
+  })
+
+  test("a bad gradient behind a good loss is named by its parameter", async () => {
+    const objective: Objective<Example> = {
+      ...sft,
+      loss: () => ({
+        kind: "logprobs",
+        compute: ({ logprobs }) => ({ loss: 1, dlogp: new Float32Array(logprobs.length).fill(Number.NaN) }),
+      }),
+    }
+    const error = await errorOf(run({ objective }))
+    expect(error.code).toBe("SLOTH_TRAIN_NAN")
+    expect(error.fields["tensor"]).toMatch(/^gradient of base_model\.model\.model\.layers\.0\..*lora_[AB]\.weight$/)
   })
 
   test("a NaN in the base model is reported as the loss, with the rows", async () => {

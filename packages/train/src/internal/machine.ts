@@ -4,8 +4,14 @@ import { freemem } from "node:os"
 /** Resident bytes of this process now. */
 export const residentBytes = (): number => process.memoryUsage().rss
 
-/** Largest resident size of this process so far, in bytes. */
-export const peakResidentBytes = (): number => process.resourceUsage().maxRSS * 1024
+let largestSeen = 0
+
+/** Largest resident size of this process so far, in bytes; where the system does not keep it, the largest that was seen here. */
+export const peakResidentBytes = (): number => {
+  if (typeof process.resourceUsage === "function") return process.resourceUsage().maxRSS * 1024
+  largestSeen = Math.max(largestSeen, residentBytes())
+  return largestSeen
+}
 
 /** Bytes of a device that this process may use: a container's limit counts. */
 export const deviceMemory = (deviceBytes: number): number => {
