@@ -1,4 +1,4 @@
-import { relative } from "node:path"
+import { isAbsolute, relative } from "node:path"
 import { formatBytes } from "@sloth/core"
 import type { ExportReport } from "@sloth/export"
 import type { Style } from "./terminal/terminal.ts"
@@ -9,12 +9,12 @@ export const shortPath = (path: string): string => {
   return near !== "" && near.length < path.length ? near : path
 }
 
-/** What an export made and how it compares, as lines. */
-export const exportLines = (report: ExportReport, style: Style): readonly string[] => {
+/** What an export made and how it compares, as lines; `base` is the model that an adapter goes on. */
+export const exportLines = (report: ExportReport, style: Style, base: string): readonly string[] => {
   const { verification: v } = report
   return [
     `${style.green("✓")} ${style.bold(report.format)} ${shortPath(report.path)} (${formatBytes(report.bytes)}, ${report.seconds.toFixed(1)} s)`,
     `  verified on ${v.tokens} tokens: ${v.largest === 0 ? "log-probs are equal" : `log-probs differ by at most ${v.largest.toExponential(1)} nats, ${v.mean.toExponential(1)} on average`}; likeliest token equal at ${(100 * v.agreement).toFixed(1)} %`,
-    `  ${style.dim("try:")} ${report.hint.replace(report.path, shortPath(report.path))}`,
+    `  ${style.dim("try:")} ${report.hint.replace(report.path, shortPath(report.path)).replace("<base>", isAbsolute(base) ? shortPath(base) : base)}`,
   ]
 }

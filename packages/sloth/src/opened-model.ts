@@ -4,7 +4,7 @@ import { SlothError } from "@sloth/core"
 import { fingerprintFiles, loadPeftAdapter, openModelFiles, readSafetensors } from "@sloth/model"
 import type { CausalLM, LoraConfig, ModelFiles, Tokenizer } from "@sloth/model"
 import type { SlothContext } from "./context.ts"
-import { resolveModel, type ResolvedModel, type ResolveOptions } from "./resolve-model.ts"
+import { NANO, resolveModel, type ResolvedModel, type ResolveOptions } from "./resolve-model.ts"
 
 /** Options of `sloth.open`. */
 export interface OpenOptions extends ResolveOptions {
@@ -79,7 +79,10 @@ const replaceWeights = (model: CausalLM, folder: string): void => {
  * Errors: those of `openModelFiles`; SLOTH_RUN_INPUT_CHANGED when the run's base model has changed.
  */
 export const openFiles = async (context: SlothContext, source: ResolvedModel): Promise<ModelFiles> => {
-  const files = await openModelFiles(source.path, context.families)
+  const found = await openModelFiles(source.path, context.families)
+  // The folder of a downloaded model is named by its commit, that of nano by its place in a package.
+  const known = source.base === NANO || source.pinned.startsWith(`${source.base}@`)
+  const files = known ? { ...found, name: source.base } : found
   const { weights } = source
   if (weights === undefined) return files
   const text = readFileSync(join(weights, "weights.json"), "utf8")

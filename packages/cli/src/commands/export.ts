@@ -92,7 +92,7 @@ export const command = defineCommand({
         })
         if (terminal.live && !json) terminal.sayRaw("\r\u001b[K")
         reports.push(report)
-        if (!json) for (const line of exportLines(report, terminal.style)) terminal.print(line)
+        if (!json) for (const line of exportLines(report, terminal.style, opened.source.base)) terminal.print(line)
       }
       const { run } = opened.source
       if (run !== undefined && existsSync(runPaths(run).report)) writeReport(run)

@@ -21,7 +21,7 @@ const TRAINING = {
   maxLength: 256,
   rank: 16,
   alpha: 32,
-  learningRate: 3e-3,
+  learningRate: 4e-3,
   schedule: "linear",
   warmupSteps: 5,
   seed: 1,
@@ -29,12 +29,12 @@ const TRAINING = {
 } as const
 
 /** Optimizer steps on a machine that is fast enough. */
-const STEPS = 120
-/** Fewest steps from which something can be seen. */
-const LEAST_STEPS = 12
+const STEPS = 180
+/** Fewest steps to plan for: what training brings can be seen from here on. */
+const LEAST_STEPS = 40
 /** Seconds that training may take by the plan's forecast, and by the clock. */
 const PLANNED_SECONDS = 30
-const MOST_SECONDS = 36
+const MOST_SECONDS = 38
 
 const MAX_TOKENS = 60
 const FORMATS = ["gguf-f16", "peft"] as const
@@ -126,7 +126,7 @@ export const command = defineCommand({
               on: {
                 step: ({ step }, control) => {
                   const seconds = (performance.now() - trainingSince) / 1000
-                  if (input.options.steps === undefined && step >= LEAST_STEPS && seconds > MOST_SECONDS)
+                  if (input.options.steps === undefined && step >= 5 && seconds > MOST_SECONDS)
                     control.stop(`the quickstart's ${MOST_SECONDS} seconds of training are over`)
                 },
               },
@@ -156,7 +156,7 @@ export const command = defineCommand({
         for (const format of FORMATS) {
           const report = await sloth.export({ model: opened, format: format as never })
           exports.push(report)
-          for (const line of exportLines(report, terminal.errorStyle)) terminal.say(`  ${line}`)
+          for (const line of exportLines(report, terminal.errorStyle, opened.source.base)) terminal.say(`  ${line}`)
         }
         const report = writeReport(outcome.run)
         const seconds = (performance.now() - started) / 1000
