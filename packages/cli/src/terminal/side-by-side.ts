@@ -17,7 +17,7 @@ export class SideBySide {
     this.#texts = names.map(() => "")
     this.#width = Math.max(16, Math.floor((terminal.width - 3 * (names.length - 1)) / names.length))
     this.#live = process.stdout.isTTY === true && terminal.live
-    this.#rows = process.stdout.rows ?? 24
+    this.#rows = process.stdout.rows || 24
   }
 
   /** Adds text to a column. */
