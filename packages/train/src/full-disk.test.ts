@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test"
 import { spawnSync } from "node:child_process"
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -6,8 +6,8 @@ import { join } from "node:path"
 
 setDefaultTimeout(60_000)
 
-let folder = ""
-beforeAll(() => void (folder = mkdtempSync(join(tmpdir(), "sloth-full-"))))
+// Made at once, not in beforeAll: whether the tests can run is found out with a first mount.
+const folder = mkdtempSync(join(tmpdir(), "sloth-full-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 const child = join(import.meta.dirname, "internal", "testing", "child-full-disk.ts")
