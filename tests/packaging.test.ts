@@ -87,7 +87,7 @@ for (const name of names) {
 let leak = ""
 for (const name of names) { try { await import(name + "/internal/x.js"); leak = name } catch {} try { await import(name + "/src/internal/x.ts"); leak = name } catch {} }
 if (leak !== "") throw new Error(leak + " shows its inside")
-console.log("imported", names.length)`
+console.log("imported " + names.length)`
 
   for (const [runtime, command, args] of [
     ["Bun", process.execPath, []],
