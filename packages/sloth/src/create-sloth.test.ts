@@ -8,8 +8,8 @@ import * as Fiber from "effect/Fiber"
 import { silentLogger } from "@sloth/core"
 import type { Plugin } from "@sloth/core"
 import { smallRows, writeSmallModel } from "../testing/small-model.ts"
-import { createSloth, definePlugin, nextRunFolder, SlothError, standardPlugins } from "./index.ts"
-import { cpu, exporters, llama, reference, sft } from "./index.ts"
+import { createSloth, defineConfig, definePlugin, nextRunFolder, SlothError, standardPlugins } from "./index.ts"
+import { cpu, exporters, llama, reference, sft, type ProjectConfig } from "./index.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "sloth-facade-"))
 const model = join(folder, "model")
@@ -233,6 +233,17 @@ test("run folders are numbered", () => {
   expect(nextRunFolder(runs, "a b")).toBe(join(runs, "a-b-001"))
   mkdirSync(join(runs, "a-b-007"), { recursive: true })
   expect(nextRunFolder(runs, "a b")).toBe(join(runs, "a-b-008"))
+})
+
+test("the train section of a configuration is typed", () => {
+  const config = defineConfig({ plugins: ["./plugin.ts"], train: { model: "nano", data: "rows.jsonl", rank: 8 } })
+  expect(config.train?.rank).toBe(8)
+  // @ts-expect-error a rank is a number
+  defineConfig({ train: { rank: "8" } })
+  const plain = { train: { steps: 3 } } satisfies ProjectConfig
+  // @ts-expect-error there is no such key
+  const wrong: ProjectConfig = { train: { stepz: 3 } }
+  expect([plain, wrong]).toHaveLength(2)
 })
 
 test("types of method, format and backend come from the plugins", async () => {

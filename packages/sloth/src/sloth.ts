@@ -1,4 +1,4 @@
-import type { BackendOf, FormatOf, Logger, MethodOf, Plugin, PluginRegistry, SlothPaths } from "@sloth/core"
+import type { FormatOf, Logger, MethodOf, Plugin, PluginRegistry, SlothPaths } from "@sloth/core"
 import type { Completion, GenerateEvent } from "@sloth/infer"
 import type { HubPlan } from "@sloth/model"
 import type { Evaluation } from "@sloth/train"
@@ -183,6 +183,3 @@ export class Sloth<P extends readonly Plugin[] = readonly Plugin[]> implements A
     }
   }
 }
-
-/** What `backend` of {@link Sloth} may be, for `createSloth`. */
-export type BackendName<P extends readonly Plugin[]> = BackendOf<P>

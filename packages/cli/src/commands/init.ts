@@ -25,8 +25,8 @@ const configText = (typescript: boolean): string => {
   },
 }`
   return typescript
-    ? `import type { SlothConfig } from "@sloth/sloth"\n\nexport default ${body} satisfies SlothConfig & Record<string, unknown>\n`
-    : `/** @type {import("@sloth/sloth").SlothConfig & Record<string, unknown>} */\nexport default ${body}\n`
+    ? `import type { ProjectConfig } from "@sloth/sloth"\n\nexport default ${body} satisfies ProjectConfig\n`
+    : `/** @type {import("@sloth/sloth").ProjectConfig} */\nexport default ${body}\n`
 }
 
 const write = (path: string, text: string): void => {

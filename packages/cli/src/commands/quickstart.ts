@@ -21,7 +21,7 @@ const TRAINING = {
   maxLength: 256,
   rank: 16,
   alpha: 32,
-  learningRate: 4e-3,
+  learningRate: 3e-3,
   schedule: "linear",
   warmupSteps: 5,
   seed: 1,
@@ -29,7 +29,7 @@ const TRAINING = {
 } as const
 
 /** Optimizer steps on a machine that is fast enough. */
-const STEPS = 180
+const STEPS = 240
 /** Fewest steps to plan for: what training brings can be seen from here on. */
 const LEAST_STEPS = 40
 /** Seconds that training may take by the plan's forecast, and by the clock. */
