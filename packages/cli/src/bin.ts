@@ -1,4 +1,3 @@
-#!/usr/bin/env bun
 // Whoever reads our output may stop early, as `head` does: that is no failure.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code === "EPIPE") process.exit(0)
