@@ -70,7 +70,7 @@ export const lineChart = (chart: LineChart): string => {
   const points = thinned(chart.points.filter(({ y }) => Number.isFinite(y)))
   const marks = chart.marks?.points ?? []
   if (points.length === 0) return `<p class="none">No steps were recorded.</p>`
-  const curve = chart.smooth === true && points.length > 4 ? smoothed(points, Math.max(1, points.length / 50)) : points
+  const curve = chart.smooth === true && points.length > 4 ? smoothed(points, Math.max(1, points.length / 100)) : points
   const all = [...points, ...marks]
   const [x0, x1] = [Math.min(...all.map((p) => p.x)), Math.max(...all.map((p) => p.x))]
   let [y0, y1] = [Math.min(...all.map((p) => p.y)), Math.max(...all.map((p) => p.y))]
