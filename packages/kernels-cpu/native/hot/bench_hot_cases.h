@@ -49,8 +49,9 @@ static void bench_head(Pool* pool) {
 }
 
 static void bench_skinny(Pool* pool) {
-  const Floats big = randoms(32 << 20);
-  for (int64_t format : formats) {
+  const Floats big(32 << 20, 1.0f);
+  printf("read bandwidth %.1f GB/s\n", measure_bandwidth(pool, big) / 1e9);
+  for (int64_t format : {FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_Q8_0, FORMAT_BF16, FORMAT_F32}) {
     for (int64_t k : {576, 1536}) {
       const int64_t n = 32768;  // large enough not to stay in the cache
       const Weight w = make_weight(format, n, k);
@@ -59,6 +60,7 @@ static void bench_skinny(Pool* pool) {
         Floats y(static_cast<size_t>(m * n));
         std::vector<double> f;
         double bound = 0;
+        double rate = 0;
         for (int i = 0; i < 7; i++) {
           const double peak = measure_peak(pool, 0.003);
           const double bandwidth = measure_bandwidth(pool, big);
@@ -70,10 +72,11 @@ static void bench_skinny(Pool* pool) {
           const double compute = 2.0 * m * n * k / peak;
           bound = compute > need ? 1 : 0;
           f.push_back(std::max(need, compute) / t);
+          rate = std::max(rate, static_cast<double>(n * format_row_bytes(format, k)) / t);
         }
         std::sort(f.begin(), f.end());
-        printf("few rows %-5s m%-2lld n%lld k%-5lld %5.2f of the %s limit (median %5.2f)   bar 0.75\n", format_name(format), (long long)m, (long long)n, (long long)k,
-               f[f.size() - 1], bound ? "arithmetic" : "memory", f[f.size() / 2]);
+        printf("few rows %-5s m%-2lld n%lld k%-5lld %5.2f of the %s limit (median %5.2f)   bar 0.75   %5.1f GB/s\n", format_name(format), (long long)m, (long long)n, (long long)k,
+               f[f.size() - 1], bound ? "arithmetic" : "memory", f[f.size() / 2], rate / 1e9);
         fflush(stdout);
       }
     }

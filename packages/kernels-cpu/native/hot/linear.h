@@ -5,19 +5,29 @@
 static const int64_t SKINNY = 32;
 // Rows of x that one pass over decoded weights serves.
 static const int SKINNY_TILE = 8;
-// Weight rows in flight: AVX-512 has registers for the decoded weights of several rows, so that x is loaded once for all of them.
-#if defined(SLOTH_SIMD_AVX512) || defined(SLOTH_SIMD_NEON)
-static const int WIDE_ROWS = 4;
-static const int DEEP_ROWS = 2;
+// Outputs that are finished together.
+static const int SKINNY_BLOCK = 16;
+// Weight rows in flight for M rows of x. AVX-512 has registers for the decoded weights of several rows, so that x is loaded once for all of them.
+template <int M>
+struct RowsInFlight {
+#if defined(SLOTH_SIMD_AVX512)
+  static const int R = M <= 4 ? 4 : 2;
+#elif defined(SLOTH_SIMD_NEON)
+  static const int R = M <= 4 ? 4 : 2;
 #else
-static const int WIDE_ROWS = 2;
-static const int DEEP_ROWS = 1;
+  static const int R = M <= 4 ? 2 : 1;
 #endif
+};
 
 // out[i] = sum over the lanes of v[i].
 template <int COUNT>
 SLOTH_INLINE void vsum_each(const vf* v, float* out) {
 #if defined(SLOTH_SIMD_AVX512)
+  if (COUNT > 16) {
+    vsum_each<(COUNT > 16 ? 16 : 1)>(v, out);
+    vsum_each<(COUNT > 16 ? COUNT - 16 : 1)>(v + 16, out + 16);
+    return;
+  }
   vf t[16];
   SLOTH_UNROLL
   for (int i = 0; i < 16; i += 2) {
@@ -33,7 +43,22 @@ SLOTH_INLINE void vsum_each(const vf* v, float* out) {
   const vf p = _mm512_add_ps(_mm512_shuffle_f32x4(t[8], t[9], 0x88), _mm512_shuffle_f32x4(t[8], t[9], 0xdd));
   const vf q = _mm512_add_ps(_mm512_shuffle_f32x4(t[10], t[11], 0x88), _mm512_shuffle_f32x4(t[10], t[11], 0xdd));
   const vf s = _mm512_add_ps(_mm512_shuffle_f32x4(p, q, 0x88), _mm512_shuffle_f32x4(p, q, 0xdd));
-  vstoren(out, COUNT, s);
+  if (COUNT >= 16) vstore(out, s);
+  else vstoren(out, COUNT, s);
+#elif defined(SLOTH_SIMD_AVX2)
+  SLOTH_UNROLL
+  for (int i = 0; i < COUNT; i += 4) {
+    const vf a = v[i], b = v[i + 1 < COUNT ? i + 1 : i], c = v[i + 2 < COUNT ? i + 2 : i], d = v[i + 3 < COUNT ? i + 3 : i];
+    const __m256 h = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    const __m128 s = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    if (i + 4 <= COUNT) {
+      _mm_storeu_ps(out + i, s);
+    } else {
+      float r[4];
+      _mm_storeu_ps(r, s);
+      for (int j = i; j < COUNT; j++) out[j] = r[j - i];
+    }
+  }
 #else
   SLOTH_UNROLL
   for (int i = 0; i < COUNT; i++) out[i] = vsum(v[i]);
@@ -56,23 +81,24 @@ struct Skinny {
   int64_t accumulate;
 };
 
-// y[0..M, n..n+R] over the stretch k0 .. k0+kc of the contraction; `last` adds the low-rank part, `first` starts from bias.
+// acc[i * R + r] = lane-wise sums of x[i] · W[n + r] over the stretch k0 .. k0+kc of the contraction; `last` adds the low-rank part.
 template <class F, int M, int R>
-SLOTH_INLINE void skinny_tile(const Skinny& s, const float* x, const float* t, float* y, int64_t n, int64_t k0, int64_t kc, bool first, bool last) {
-  vf acc[M * R];
+SLOTH_INLINE void skinny_tile(const Skinny& s, const float* x, const float* t, int64_t n, int64_t k0, int64_t kc, bool last, vf* acc) {
   SLOTH_UNROLL
   for (int i = 0; i < M * R; i++) acc[i] = vzero();
   const uint8_t* p = s.w + n * s.rowBytes + format_offset<F>(k0);
+  // The R rows lie behind one another: what comes next is fetched in the order of memory, a few KB ahead.
+  const uint8_t* ahead = p + 4096;
   const float* xp = x + k0;
   int64_t k = 0;
   for (; k + 32 <= kc; k += 32) {
+    SLOTH_UNROLL
+    for (int64_t b = 0; b < R * F::BYTES32; b += 64) SLOTH_PREFETCH(ahead + b);
+    ahead += R * F::BYTES32;
 #if defined(SLOTH_SIMD_AVX512)
     vf w[R][V32];
     SLOTH_UNROLL
-    for (int r = 0; r < R; r++) {
-      SLOTH_PREFETCH(p + r * s.rowBytes + 4096);
-      F::decode32(p + r * s.rowBytes, w[r]);
-    }
+    for (int r = 0; r < R; r++) F::decode32(p + r * s.rowBytes, w[r]);
     SLOTH_UNROLL
     for (int i = 0; i < M; i++) {
       SLOTH_UNROLL
@@ -86,7 +112,6 @@ SLOTH_INLINE void skinny_tile(const Skinny& s, const float* x, const float* t, f
     SLOTH_UNROLL
     for (int r = 0; r < R; r++) {
       vf w[V32];
-      SLOTH_PREFETCH(p + r * s.rowBytes + 4096);
       F::decode32(p + r * s.rowBytes, w);
       SLOTH_UNROLL
       for (int i = 0; i < M; i++) {
@@ -100,10 +125,13 @@ SLOTH_INLINE void skinny_tile(const Skinny& s, const float* x, const float* t, f
   }
   if (k < kc) {
     alignas(64) float u[32];
+    SLOTH_UNROLL
     for (int r = 0; r < R; r++) {
       memset(u, 0, sizeof(u));
       F::decode_tail(p + r * s.rowBytes, kc - k, u);
+      SLOTH_UNROLL
       for (int i = 0; i < M; i++) {
+        SLOTH_UNROLL
         for (int j = 0; j < V32; j++) acc[i * R + r] = vfma(vload(xp + i * s.ldx + j * VW), vload(u + j * VW), acc[i * R + r]);
       }
     }
@@ -119,26 +147,68 @@ SLOTH_INLINE void skinny_tile(const Skinny& s, const float* x, const float* t, f
       }
     }
   }
-  alignas(64) float sums[M * R];
-  vsum_each<M * R>(acc, sums);
-  for (int i = 0; i < M; i++) {
-    for (int r = 0; r < R; r++) {
-      float* o = y + i * s.ldy + n + r;
-      float v = sums[i * R + r];
-      if (!first || s.accumulate) v += *o;
-      if (first && s.bias) v += s.bias[n + r];
-      *o = v;
-    }
-  }
 }
 
-template <class F, int M>
+// Sums of a tile into sums[i][at + r].
+template <int M, int R>
+SLOTH_INLINE void skinny_sums(const vf* acc, float* sums, int64_t at) {
+  alignas(64) float u[M * R];
+  vsum_each<M * R>(acc, u);
+  SLOTH_UNROLL
+  for (int i = 0; i < M; i++) memcpy(sums + i * SKINNY_BLOCK + at, u + i * R, R * 4);
+}
+
+template <class F, int M, int R>
 SLOTH_NOINLINE void skinny_rows(const Skinny& s, const float* x, const float* t, float* y, int64_t n0, int64_t n1, int64_t k0, int64_t kc, bool first,
                                 bool last) {
-  const int R = M <= 4 ? WIDE_ROWS : DEEP_ROWS;
-  int64_t n = n0;
-  for (; n + R <= n1; n += R) skinny_tile<F, M, R>(s, x, t, y, n, k0, kc, first, last);
-  for (; n < n1; n++) skinny_tile<F, M, 1>(s, x, t, y, n, k0, kc, first, last);
+  alignas(64) float sums[M * SKINNY_BLOCK];
+#if defined(SLOTH_SIMD_AVX512)
+  // A sum over lanes costs nearly the same for 4 vectors and for 16: small tiles wait until there are 16.
+  const bool wait = M * R < 10;
+  vf waiting[(M * R < 10 ? M : 1) * SKINNY_BLOCK];
+#endif
+  for (int64_t base = n0; base < n1; base += SKINNY_BLOCK) {
+    const int64_t count = min_i(SKINNY_BLOCK, n1 - base);
+    int64_t c = 0;
+    for (; c + R <= count; c += R) {
+      vf acc[M * R];
+      skinny_tile<F, M, R>(s, x, t, base + c, k0, kc, last, acc);
+#if defined(SLOTH_SIMD_AVX512)
+      if (wait) {
+        SLOTH_UNROLL
+        for (int i = 0; i < M; i++) {
+          SLOTH_UNROLL
+          for (int r = 0; r < R; r++) waiting[(M * R < 10 ? i : 0) * SKINNY_BLOCK + c + r] = acc[i * R + r];
+        }
+        continue;
+      }
+#endif
+      skinny_sums<M, R>(acc, sums, c);
+    }
+#if defined(SLOTH_SIMD_AVX512)
+    if (wait) {
+      for (int64_t r = c; r < SKINNY_BLOCK; r++) {
+        for (int i = 0; i < M; i++) waiting[(M * R < 10 ? i : 0) * SKINNY_BLOCK + r] = vzero();
+      }
+      for (int i = 0; i < M; i++) vsum_each<16>(waiting + (M * R < 10 ? i : 0) * SKINNY_BLOCK, sums + i * SKINNY_BLOCK);
+    }
+#endif
+    for (; c < count; c++) {
+      vf acc[M];
+      skinny_tile<F, M, 1>(s, x, t, base + c, k0, kc, last, acc);
+      skinny_sums<M, 1>(acc, sums, c);
+    }
+    for (int i = 0; i < M; i++) {
+      for (int64_t j = 0; j < count; j += VW) {
+        const int64_t left = min_i(VW, count - j);
+        float* o = y + i * s.ldy + base + j;
+        vf v = vload(sums + i * SKINNY_BLOCK + j);
+        if (!first || s.accumulate) v = vadd(v, vloadn(o, left));
+        if (first && s.bias) v = vadd(v, vloadn(s.bias + base + j, left));
+        vstoren(o, left, v);
+      }
+    }
+  }
 }
 
 template <class F>
@@ -147,19 +217,41 @@ static void skinny_pass(const Skinny& s, int64_t from, int64_t rows, int64_t n0,
   const float* t = s.t ? s.t + from * s.ldt : nullptr;
   float* y = s.y + from * s.ldy;
   switch (rows) {
-    case 1: skinny_rows<F, 1>(s, x, t, y, n0, n1, k0, kc, first, last); break;
-    case 2: skinny_rows<F, 2>(s, x, t, y, n0, n1, k0, kc, first, last); break;
-    case 3: skinny_rows<F, 3>(s, x, t, y, n0, n1, k0, kc, first, last); break;
-    case 4: skinny_rows<F, 4>(s, x, t, y, n0, n1, k0, kc, first, last); break;
-    case 5: skinny_rows<F, 5>(s, x, t, y, n0, n1, k0, kc, first, last); break;
-    case 6: skinny_rows<F, 6>(s, x, t, y, n0, n1, k0, kc, first, last); break;
-    case 7: skinny_rows<F, 7>(s, x, t, y, n0, n1, k0, kc, first, last); break;
-    default: skinny_rows<F, 8>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    case 1: skinny_rows<F, 1, RowsInFlight<1>::R>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    case 2: skinny_rows<F, 2, RowsInFlight<2>::R>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    case 3: skinny_rows<F, 3, RowsInFlight<3>::R>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    case 4: skinny_rows<F, 4, RowsInFlight<4>::R>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    case 5: skinny_rows<F, 5, RowsInFlight<5>::R>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    case 6: skinny_rows<F, 6, RowsInFlight<6>::R>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    case 7: skinny_rows<F, 7, RowsInFlight<7>::R>(s, x, t, y, n0, n1, k0, kc, first, last); break;
+    default: skinny_rows<F, 8, RowsInFlight<8>::R>(s, x, t, y, n0, n1, k0, kc, first, last); break;
   }
 }
 
-// Weight rows decoded at a time when more than SKINNY_TILE rows of x share them.
-static const int64_t DECODED_ROWS = 8;
+// When more than SKINNY_TILE rows of x share the weights: weight rows decoded at a time, and the tile over them. More weight rows and fewer rows of x than
+// above, because x no longer fits L1 and each of its vectors must serve more products.
+static const int DECODED_ROWS = 4;
+#if defined(SLOTH_SIMD_AVX512) || defined(SLOTH_SIMD_NEON)
+static const int DECODED_TILE = 6;
+static const int DECODED_FLIGHT = 4;
+#else
+static const int DECODED_TILE = 4;
+static const int DECODED_FLIGHT = 2;
+#endif
+
+static void skinny_decoded(const Skinny& s, int64_t from, int64_t rows, int64_t n, int64_t kc, bool first, bool last) {
+  const float* x = s.x + from * s.ldx;
+  const float* t = s.t ? s.t + from * s.ldt : nullptr;
+  float* y = s.y + from * s.ldy;
+  switch (rows) {
+    case 1: skinny_rows<FormatF32, 1, DECODED_FLIGHT>(s, x, t, y, 0, n, 0, kc, first, last); break;
+    case 2: skinny_rows<FormatF32, 2, DECODED_FLIGHT>(s, x, t, y, 0, n, 0, kc, first, last); break;
+    case 3: skinny_rows<FormatF32, 3, DECODED_FLIGHT>(s, x, t, y, 0, n, 0, kc, first, last); break;
+    case 4: skinny_rows<FormatF32, 4, DECODED_FLIGHT>(s, x, t, y, 0, n, 0, kc, first, last); break;
+    case 5: skinny_rows<FormatF32, 5, DECODED_FLIGHT>(s, x, t, y, 0, n, 0, kc, first, last); break;
+    default: skinny_rows<FormatF32, 6, DECODED_FLIGHT>(s, x, t, y, 0, n, 0, kc, first, last); break;
+  }
+}
 
 template <class F>
 SLOTH_NOINLINE void skinny_task(const Skinny& s, int64_t n0, int64_t n1, float* decoded) {
@@ -168,7 +260,7 @@ SLOTH_NOINLINE void skinny_task(const Skinny& s, int64_t n0, int64_t n1, float* 
   const int64_t longest = max_i(256, 6144 / together / 32 * 32);
   const int64_t pieces = ceil_div(s.k, longest);
   const int64_t step = ceil_div(ceil_div(s.k, pieces), 32) * 32;
-  const int64_t groups = ceil_div(s.m, SKINNY_TILE);
+  const int64_t groups = s.m <= SKINNY_TILE ? 1 : ceil_div(s.m, DECODED_TILE);
   for (int64_t k0 = 0; k0 < s.k; k0 += step) {
     const int64_t kc = min_i(step, s.k - k0);
     const bool first = k0 == 0, last = k0 + kc == s.k;
@@ -194,7 +286,7 @@ SLOTH_NOINLINE void skinny_task(const Skinny& s, int64_t n0, int64_t n1, float* 
       u.b = s.b ? s.b + n * s.r : nullptr;
       for (int64_t g = 0; g < groups; g++) {
         const int64_t from = strip_begin(s.m, groups, g);
-        skinny_pass<FormatF32>(u, from, strip_begin(s.m, groups, g + 1) - from, 0, rows, 0, padded, first, last);
+        skinny_decoded(u, from, strip_begin(s.m, groups, g + 1) - from, rows, padded, first, last);
       }
     }
   }

@@ -122,10 +122,15 @@ SLOTH_INLINE void vnibbles(const uint8_t* p, vf* lo, vf* hi) {
   *lo = _mm512_permutexvar_ps(b, table);
   *hi = _mm512_permutexvar_ps(_mm512_srli_epi32(b, 4), table);
 }
-SLOTH_INLINE vf vset_f16(const uint8_t* p) {  // broadcast of one stored half
-  uint16_t h;
-  memcpy(&h, p, 2);
-  return _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+// Broadcast of one stored half; four bytes may be read at p. Straight into a vector register: the way through a general one costs more.
+SLOTH_INLINE vf vset_f16(const uint8_t* p) {
+  return _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_castps_si128(_mm_load_ss(reinterpret_cast<const float*>(p)))));
+}
+// Values 0..15 of the low and high halves of 16 bytes looked up in a table. The permutation reads only the low four bits of each index, so nothing is masked.
+SLOTH_INLINE void vnibbles_of(const uint8_t* p, vf table, vf* lo, vf* hi) {
+  const __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  *lo = _mm512_permutexvar_ps(b, table);
+  *hi = _mm512_permutexvar_ps(_mm512_srli_epi32(b, 4), table);
 }
 SLOTH_INLINE void vstore_f16(uint16_t* p, vf v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));

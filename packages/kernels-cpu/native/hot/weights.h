@@ -98,6 +98,10 @@ struct FormatQ4_0 {
   static const int64_t BYTES32 = 18;  // f16 d; 16 bytes: element j in the low, j + 16 in the high half; d * (q - 8)
   SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
     const vf d = vset_f16(p);
+#if defined(SLOTH_SIMD_AVX512)
+    vnibbles_of(p + 2, vmul(vsub(viota(), vset(8.0f)), d), &w[0], &w[1]);
+    return;
+#endif
     const vf m = vmul(d, vset(-8.0f));
     SLOTH_UNROLL
     for (int i = 0; i < V32 / 2; i++) {
@@ -139,6 +143,10 @@ struct FormatQ4_1 {
   SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
     const vf d = vset_f16(p);
     const vf m = vset_f16(p + 2);
+#if defined(SLOTH_SIMD_AVX512)
+    vnibbles_of(p + 4, vfma(viota(), d, m), &w[0], &w[1]);
+    return;
+#endif
     SLOTH_UNROLL
     for (int i = 0; i < V32 / 2; i++) {
       vf lo, hi;
