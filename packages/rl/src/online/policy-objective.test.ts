@@ -16,7 +16,7 @@ import { thrown } from "../../../data/fixtures/thrown.ts"
 import { goldenDir, tinyFiles } from "../../../train/src/internal/testing/tiny.ts"
 import { pick } from "../preference/completions-unit.ts"
 import { groupAdvantages } from "./advantages.ts"
-import { policyObjectiveLoss } from "./policy-objective.ts"
+import { policyObjectiveLoss, rlooObjectiveLoss } from "./policy-objective.ts"
 import { sampledUnits, type SampledCompletion, type SampledUnit } from "./sampled-unit.ts"
 
 const engine = new Engine(createReferenceBackend())
@@ -94,10 +94,10 @@ describe("sampled units", () => {
 })
 
 describe("steps of a tiny Llama", () => {
-  for (const loss of ["dapo", "grpo", "sapo"] as const)
-    test(`${loss}: sharing the prompt and splitting the step change nothing`, async () => {
-      const run = (units: readonly SampledUnit[], budget?: number) =>
-        withRunner(policyObjectiveLoss({ loss, beta: 0.05 }), (step) => step(1, units), budget)
+  for (const name of ["dapo", "grpo", "sapo", "rloo"] as const)
+    test(`${name}: sharing the prompt and splitting the step change nothing`, async () => {
+      const loss = name === "rloo" ? rlooObjectiveLoss() : policyObjectiveLoss({ loss: name, beta: 0.05 })
+      const run = (units: readonly SampledUnit[], budget?: number) => withRunner(loss, (step) => step(1, units), budget)
       const [shared, separate, split] = [await run(all), await run(apart), await run(apart, 8)]
       expect(split.microBatches).toBeGreaterThan(3)
       for (const other of [separate, split]) {

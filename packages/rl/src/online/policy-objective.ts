@@ -1,4 +1,4 @@
-import type { LogprobLoss } from "@sloth/train"
+import type { LogprobBatch, LogprobLoss, LogprobResult } from "@sloth/train"
 import { packCounts, requireWholeStep, unpackCounts } from "../internal/counts.ts"
 import { settingsError } from "../internal/settings.ts"
 import { pick, putGradient } from "../preference/completions-unit.ts"
@@ -8,8 +8,10 @@ import {
   policyLoss,
   POLICY_LOSS_DEFAULTS,
   type PolicyLossSettings,
+  type PolicyResult,
   type PolicySequence,
 } from "./policy-loss.ts"
+import { rlooLoss } from "./rloo.ts"
 import type { SampledUnit } from "./sampled-unit.ts"
 
 /** Settings of {@link policyObjectiveLoss}. */
@@ -20,10 +22,41 @@ export interface PolicyObjectiveSettings extends Omit<PolicyLossSettings, "entro
   readonly generationTokens?: number
 }
 
-const { entropyCoef: _bonus, ...defaults } = POLICY_LOSS_DEFAULTS
-
 /** The settings when nothing is said. */
-export const POLICY_OBJECTIVE_DEFAULTS: PolicyObjectiveSettings = { ...defaults, topEntropy: 1 }
+export const POLICY_OBJECTIVE_DEFAULTS: PolicyObjectiveSettings = { ...POLICY_LOSS_DEFAULTS, topEntropy: 1 }
+
+/** Completions and their tokens that count, for the normaliser of a step. */
+const sizeOf = ({ samples }: SampledUnit): number =>
+  packCounts(
+    samples.length,
+    samples.reduce((n, { mask, tokens }) => n + maskedCount(mask, tokens.length), 0),
+  )
+
+/** The completions of a micro-batch in the form of the formulas. */
+const sequencesOf = (batch: LogprobBatch<SampledUnit>): PolicySequence[] =>
+  batch.units.flatMap(({ samples, completions }, u) =>
+    samples.map((sample, k): PolicySequence => {
+      const of = (values: Float32Array): Float64Array => pick(values, batch.starts[u]!, completions[k]!)
+      return {
+        policy: of(batch.logprobs),
+        ...(batch.reference === undefined ? {} : { reference: of(batch.reference) }),
+        ...(batch.entropy === undefined ? {} : { entropy: of(batch.entropy) }),
+        old: sample.old,
+        sampling: sample.sampling,
+        mask: sample.mask,
+        advantage: sample.advantage,
+      }
+    }),
+  )
+
+/** Puts gradients, an array a completion, in their places. */
+const resultOf = (batch: LogprobBatch<SampledUnit>, { loss, gradients, metrics }: PolicyResult): LogprobResult => {
+  const dlogp = new Float64Array(batch.logprobs.length)
+  let at = 0
+  for (const [u, { completions }] of batch.units.entries())
+    for (const positions of completions) putGradient(dlogp, batch.starts[u]!, positions, gradients[at++]!)
+  return { loss, dlogp, metrics }
+}
 
 /**
  * The GRPO family as a loss of the step runner: units of sampled completions in, one optimizer step out. The reference, where `beta` is not 0, is the model without its
@@ -34,40 +67,26 @@ export const policyObjectiveLoss = (given: Partial<PolicyObjectiveSettings> = {}
   if (!(topEntropy > 0 && topEntropy <= 1))
     throw settingsError("policy gradient", `topEntropy is ${topEntropy}.`, "Give a share above 0 and up to 1.")
   const masked = topEntropy < 1
-  const size = ({ samples }: SampledUnit): number =>
-    packCounts(
-      samples.length,
-      samples.reduce((n, { mask, tokens }) => n + maskedCount(mask, tokens.length), 0),
-    )
   return {
     kind: "logprobs",
     reference: settings.beta !== 0,
     entropy: true,
-    size,
+    size: sizeOf,
     compute: (batch) => {
-      if (masked) requireWholeStep(batch, size, "An entropy mask")
-      const sequences = batch.units.flatMap(({ samples, completions }, u) =>
-        samples.map((sample, k): PolicySequence => {
-          const of = (values: Float32Array): Float64Array => pick(values, batch.starts[u]!, completions[k]!)
-          return {
-            policy: of(batch.logprobs),
-            ...(batch.reference === undefined ? {} : { reference: of(batch.reference) }),
-            ...(batch.entropy === undefined ? {} : { entropy: of(batch.entropy) }),
-            old: sample.old,
-            sampling: sample.sampling,
-            mask: sample.mask,
-            advantage: sample.advantage,
-          }
-        }),
-      )
+      if (masked) requireWholeStep(batch, sizeOf, "An entropy mask")
+      const sequences = sequencesOf(batch)
       const totals = { ...unpackCounts(batch.normaliser), generationTokens }
       const threshold = masked ? { entropyThreshold: entropyThreshold(sequences, topEntropy).threshold } : {}
-      const { loss, gradients, metrics } = policyLoss(sequences, { ...settings, ...threshold, entropyCoef: 0 }, totals)
-      const dlogp = new Float64Array(batch.logprobs.length)
-      let at = 0
-      for (const [u, { completions }] of batch.units.entries())
-        for (const positions of completions) putGradient(dlogp, batch.starts[u]!, positions, gradients[at++]!)
-      return { loss, dlogp, metrics }
+      return resultOf(batch, policyLoss(sequences, { ...settings, ...threshold, entropyCoef: 0 }, totals))
     },
   }
 }
+
+/** RLOO as a loss of the step runner; its KL divergence is part of the rewards (`rlooAdvantages`). */
+export const rlooObjectiveLoss = (
+  settings: { readonly epsilon: number; readonly epsilonHigh: number } = { epsilon: 0.2, epsilonHigh: 0.2 },
+): LogprobLoss<SampledUnit> => ({
+  kind: "logprobs",
+  size: sizeOf,
+  compute: (batch) => resultOf(batch, rlooLoss(sequencesOf(batch), settings, unpackCounts(batch.normaliser).rows)),
+})

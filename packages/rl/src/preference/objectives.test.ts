@@ -30,6 +30,7 @@ import { dpo } from "./dpo.ts"
 import { kto } from "./kto.ts"
 import { preferenceObjectives } from "./objectives.ts"
 import { orpo } from "./orpo.ts"
+import { precomputePairReferences, precomputeRatedReferences } from "./precompute.ts"
 import { tpo } from "./tpo.ts"
 
 const engine = new Engine(createReferenceBackend())
@@ -235,19 +236,28 @@ describe("a tiny Llama", () => {
     withModel(async (model) => {
       const { units, loss } = await prepared(dpo, pairs)
       const base = await evaluate(model, loss as LogprobLoss, [units as TrainingUnit[]])
-      const batch = buildMicroBatch(units as TrainingUnit[])
-      const { logprobs } = await readLogprobs(model, batch, { adapters: false })
-      const sum = (u: number, k: number) =>
-        (units[u] as unknown as { completions: Int32Array[] }).completions[k]!.reduce(
-          (n, p) => n + logprobs[batch.starts[u]! + p]!,
-          0,
-        )
-      const rows = pairs.map((pair, u) => ({ ...pair, reference: { chosen: sum(u, 0), rejected: sum(u, 1) } }))
+      const rows = await precomputePairReferences(model, pairs, { tokenBudget: 16 })
       const row = await prepared(dpo, rows, { reference: "row" })
       expect((row.loss as LogprobLoss).reference).toBe(false)
       const given = await evaluate(model, row.loss as LogprobLoss, [row.units as TrainingUnit[]])
       expect(given.loss).toBeCloseTo(base.loss, 6)
       expect(largestDifference(given.gradients, base.gradients)).toBeLessThan(1e-6)
+      // With the adapters on, the reference is the policy itself.
+      const self = await prepared(dpo, await precomputePairReferences(model, pairs, { adapters: true }), {
+        reference: "row",
+      })
+      const { loss: atStart } = await evaluate(model, self.loss as LogprobLoss, [self.units as TrainingUnit[]])
+      expect(atStart).toBeCloseTo(Math.LN2, 6)
+      const apo = { loss: "apo_zero_unpaired" }
+      const [plain, rowed] = [
+        await prepared(kto, rated, apo),
+        await prepared(kto, await precomputeRatedReferences(model, rated), { ...apo, reference: "row" }),
+      ]
+      const losses = [
+        await evaluate(model, plain.loss as LogprobLoss, [plain.units as TrainingUnit[]]),
+        await evaluate(model, rowed.loss as LogprobLoss, [rowed.units as TrainingUnit[]]),
+      ]
+      expect(losses[1]!.loss).toBeCloseTo(losses[0]!.loss, 6)
     }))
 
   test("KTO's mismatched completions stand under the prompt of their neighbour, within a block", async () => {

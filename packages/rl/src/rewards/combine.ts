@@ -1,30 +1,12 @@
-import { SlothError, type Reward, type RewardSample } from "@sloth/core"
+import type { Reward } from "@sloth/core"
 import { clamp, mean, standardDeviation } from "../internal/math.ts"
-import { defineReward, type DefinedReward, type RewardContext } from "./define-reward.ts"
+import { innerScores, type Scores } from "../internal/inner-scores.ts"
+import { defineReward, type DefinedReward } from "./define-reward.ts"
 
 interface Named {
   readonly name?: string
   readonly weight?: number
 }
-
-type Scores = readonly (number | null)[]
-
-const scoresOf = (
-  rewards: readonly Reward[],
-  samples: readonly RewardSample[],
-  context: RewardContext,
-): Promise<Scores[]> =>
-  Promise.all(
-    rewards.map(async (reward): Promise<Scores> => {
-      const scores = await (reward as DefinedReward).score(samples, context)
-      if (Array.isArray(scores) && scores.length === samples.length) return scores
-      throw new SlothError("SLOTH_REWARD_LENGTH", {
-        what: `The reward "${reward.name}" gave ${Array.isArray(scores) ? scores.length : "no list of"} scores for ${samples.length} completions.`,
-        next: "It must return one number, or null, a completion, in order.",
-        fields: { reward: reward.name, completions: samples.length },
-      })
-    }),
-  )
 
 const combined = (
   rewards: readonly Reward[],
@@ -35,7 +17,7 @@ const combined = (
     name,
     weight,
     score: async (samples, context) => {
-      const columns = await scoresOf(rewards, samples, context)
+      const columns = await innerScores(rewards, samples, context)
       return samples.map((_, i) => combine(columns.map((column) => column[i]!)))
     },
   })
@@ -75,9 +57,9 @@ export const gate = (
     name,
     weight,
     score: async (samples, context) => {
-      const [open] = await scoresOf([condition], samples, context)
+      const [open] = await innerScores([condition], samples, context)
       const passing = samples.filter((_, i) => open![i] !== null && open![i]! >= threshold)
-      const scores = passing.length === 0 ? [] : (await scoresOf([reward], passing, context))[0]!
+      const scores = passing.length === 0 ? [] : (await innerScores([reward], passing, context))[0]!
       let at = 0
       return open!.map((score) => (score === null ? null : score >= threshold ? scores[at++]! : closed))
     },
@@ -100,7 +82,7 @@ export const normalised = (reward: Reward, options: Named = {}): DefinedReward =
     name: options.name ?? reward.name,
     weight: options.weight,
     score: async (samples, context) => {
-      const scores = (await scoresOf([reward], samples, context))[0]!
+      const scores = (await innerScores([reward], samples, context))[0]!
       const values = scores.filter((score) => score !== null)
       const [center, deviation] = [mean(values), values.length < 2 ? 0 : standardDeviation(values)]
       return scores.map((score) => (score === null ? null : deviation < 1e-12 ? 0 : (score - center) / deviation))

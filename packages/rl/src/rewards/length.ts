@@ -1,6 +1,6 @@
-import type { Reward } from "@sloth/core"
-import { SlothError } from "@sloth/core"
-import { defineReward, type DefinedReward, type RewardContext } from "./define-reward.ts"
+import { SlothError, type Reward } from "@sloth/core"
+import { innerScores } from "../internal/inner-scores.ts"
+import { defineReward, type DefinedReward } from "./define-reward.ts"
 
 interface Named {
   readonly name?: string
@@ -99,9 +99,9 @@ export const cosineScaled = (
   return defineReward({
     name,
     weight,
-    score: async (samples, context: RewardContext) => {
-      const scores = await (reward as DefinedReward).score(samples, context)
-      return scores.map((score, i) => {
+    score: async (samples, context) => {
+      const [scores] = await innerScores([reward], samples, context)
+      return scores!.map((score, i) => {
         if (score === null) return null
         const [long, short] = score > 0.5 ? right : wrong
         const progress = Math.min(1, samples[i]!.completionTokens.length / maxLength)

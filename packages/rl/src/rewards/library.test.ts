@@ -310,4 +310,17 @@ describe("combinations", () => {
     expect(error.code).toBe("SLOTH_REWARD_LENGTH")
     expect(error.message).toContain('"short"')
   })
+  test("a part that gives no number is named, not hidden in a comparison", async () => {
+    const broken: Reward = { name: "broken", score: (all) => all.map(() => Number.NaN) }
+    for (const reward of [
+      sumOf([broken]),
+      gate(broken, a),
+      normalised(broken),
+      cosineScaled(broken, { maxLength: 5 }),
+    ]) {
+      const error = await thrown(() => scores(reward, ...four))
+      expect(error.code).toBe("SLOTH_REWARD_NOT_A_NUMBER")
+      expect(error.message).toContain('"broken"')
+    }
+  })
 })

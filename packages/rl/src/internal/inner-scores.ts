@@ -1,0 +1,34 @@
+import { SlothError, type Reward, type RewardSample } from "@sloth/core"
+import type { DefinedReward, RewardContext } from "../rewards/define-reward.ts"
+
+/** One score a completion, null where there is none. */
+export type Scores = readonly (number | null)[]
+
+/**
+ * Scores of rewards inside another one, checked before they are combined: a sum or a comparison would hide what is wrong with them.
+ * Errors: SLOTH_REWARD_LENGTH, SLOTH_REWARD_NOT_A_NUMBER.
+ */
+export const innerScores = (
+  rewards: readonly Reward[],
+  samples: readonly RewardSample[],
+  context: RewardContext,
+): Promise<Scores[]> =>
+  Promise.all(
+    rewards.map(async (reward): Promise<Scores> => {
+      const scores: Scores = await (reward as DefinedReward).score(samples, context)
+      if (!Array.isArray(scores) || scores.length !== samples.length)
+        throw new SlothError("SLOTH_REWARD_LENGTH", {
+          what: `The reward "${reward.name}" gave ${Array.isArray(scores) ? scores.length : "no list of"} scores for ${samples.length} completions.`,
+          next: "It must return one number, or null, a completion, in order.",
+          fields: { reward: reward.name, completions: samples.length },
+        })
+      const wrong = scores.findIndex((score) => score !== null && !Number.isFinite(score))
+      if (wrong >= 0)
+        throw new SlothError("SLOTH_REWARD_NOT_A_NUMBER", {
+          what: `The reward "${reward.name}" gave ${String(scores[wrong])} for completion ${wrong}.`,
+          next: "Return a finite number, or null where there is nothing to say.",
+          fields: { reward: reward.name, samples: [wrong] },
+        })
+      return scores
+    }),
+  )
