@@ -69,7 +69,7 @@ const withSloth = (folder: string): NodeJS.ProcessEnv => {
     ...process.env,
     PATH: `${bin}:${dirname(process.execPath)}:${process.env["PATH"]}`,
     NO_COLOR: "1",
-    SLOTH_HOME: join(folder, ".sloth"),
+    SLOTH_CACHE: join(folder, ".sloth"),
   }
 }
 
