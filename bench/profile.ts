@@ -7,21 +7,23 @@
  *
  * The first kernel of a pass also carries what ran while JavaScript was enqueueing the pass.
  *
- * All take --threads N, --peak GFLOPS (the machine's f32 peak, for the column of fractions; `bun run bench --only machine` prints it), --by kernel and --json FILE.
+ * The f32 peak and the read bandwidth are measured before and after, in the same minute. All take --threads N, --by kernel and --json FILE.
  */
 import { writeFileSync } from "node:fs"
+import { availableParallelism } from "node:os"
 import { Generator } from "@sloth/infer"
 import { createCpuBackend } from "@sloth/kernels-cpu"
 import { Engine } from "@sloth/tensor"
 import { choice, flag, number, text } from "./lib/options.ts"
+import { Peaks } from "./lib/peaks.ts"
 import { IDLE, profilingBackend, type ProfileEntry } from "./lib/profiling-backend.ts"
 import { evenRows, instructionRows, tokenIds } from "./lib/rows.ts"
 import { smollm2 } from "./lib/shapes.ts"
 import { prepareTraining } from "./lib/training.ts"
 
 const mode = process.argv[2]
-const peak = number("peak", 0)
-const backend = profilingBackend(await createCpuBackend({ threads: number("threads", 2) }))
+const threads = number("threads", availableParallelism())
+const backend = profilingBackend(await createCpuBackend({ threads }))
 const engine = new Engine(backend)
 const { model, files } = await smollm2(engine)
 
@@ -124,7 +126,17 @@ if (mode !== "train" && mode !== "decode" && mode !== "prefill") {
   console.error("Usage: bun bench/profile.ts train|decode|prefill (options: see the head of the file)")
   process.exit(2)
 }
+using peaks = await Peaks.open()
+const limits = async () => ({
+  f32: await peaks.measure("f32", threads, 0.2),
+  read: await peaks.measure("read", threads, 0.2),
+})
+const before = await limits()
 const result = mode === "train" ? await profileTraining() : await profileGeneration()
+
+const after = await limits()
+const peak = (before.f32 + after.f32) / 2 / 1e9
+const bandwidth = (before.read + after.read) / 2 / 1e9
 
 /** Adds up entries of the same kernel. */
 const byKernel = (entries: readonly ProfileEntry[]): ProfileEntry[] => {
@@ -144,18 +156,21 @@ const byKernel = (entries: readonly ProfileEntry[]): ProfileEntry[] => {
 const print = (entries: readonly ProfileEntry[]): void => {
   const total = entries.reduce((n, e) => n + e.seconds, 0)
   console.log(
-    `${"kernel".padEnd(62)}${"calls".padStart(7)}${"ms".padStart(10)}${"us/call".padStart(10)}${"share".padStart(8)}${"GFLOP/s".padStart(10)}${"GB/s".padStart(8)}${peak > 0 ? "of peak".padStart(9) : ""}`,
+    `${"kernel".padEnd(62)}${"calls".padStart(7)}${"ms".padStart(10)}${"us/call".padStart(10)}${"share".padStart(8)}${"GFLOP/s".padStart(10)}${"GB/s".padStart(8)}${"of limit".padStart(10)}`,
   )
   for (const e of entries) {
     const rate = e.flops / e.seconds / 1e9
     console.log(
-      `${e.label.padEnd(62)}${e.calls.toFixed(0).padStart(7)}${(e.seconds * 1e3).toFixed(2).padStart(10)}${((e.seconds * 1e6) / e.calls).toFixed(1).padStart(10)}${`${((100 * e.seconds) / total).toFixed(1)}%`.padStart(8)}${(e.flops > 0 ? rate.toFixed(1) : "").padStart(10)}${(e.bytes / e.seconds / 1e9).toFixed(1).padStart(8)}${peak > 0 && e.flops > 0 ? `${((100 * rate) / peak).toFixed(0)}%`.padStart(9) : ""}`,
+      `${e.label.padEnd(62)}${e.calls.toFixed(0).padStart(7)}${(e.seconds * 1e3).toFixed(2).padStart(10)}${((e.seconds * 1e6) / e.calls).toFixed(1).padStart(10)}${`${((100 * e.seconds) / total).toFixed(1)}%`.padStart(8)}${(e.flops > 0 ? rate.toFixed(1) : "").padStart(10)}${(e.bytes / e.seconds / 1e9).toFixed(1).padStart(8)}${(e.bytes > 0 ? `${((100 * Math.max(e.flops / peak, e.bytes / bandwidth)) / 1e9 / e.seconds).toFixed(0)}%` : "").padStart(10)}`,
     )
   }
 }
 
 const { device } = backend
 console.log(`${result.title}; ${device.description}, ${device.isa}, ${device.threads} threads`)
+console.log(
+  `f32 peak ${(before.f32 / 1e9).toFixed(0)} before and ${(after.f32 / 1e9).toFixed(0)} GFLOP/s after, reading ${(before.read / 1e9).toFixed(1)} and ${(after.read / 1e9).toFixed(1)} GB/s; the limit of a kernel is the slower of its operations and its bytes`,
+)
 console.log(
   `${(result.plain * 1e3).toFixed(1)} ms without markers, ${(result.seconds * 1e3).toFixed(1)} ms with them (short kernels look longer than they are by the difference)\n`,
 )
