@@ -2,6 +2,7 @@
  * `bun run bench`: the machine's limits, every kernel as a fraction of them, whole jobs against peers. See docs/benchmarks.md.
  *
  *   --only machine,kernels,train,generate,start,budget,contention,endurance,context   sections (default: the first six)
+ *   --filter WORD      only groups of kernels, training and generation whose name has the word
  *   --quick            small shapes, few repetitions: does everything once in a few minutes
  *   --rounds N         times each competitor runs (3)
  *   --threads N        threads of every competitor (all cores)
@@ -47,6 +48,7 @@ if (unknown.length > 0) {
   console.error(`No section ${unknown.join(", ")}. Sections: machine, ${Object.keys(SECTIONS).join(", ")}.`)
   process.exit(2)
 }
+const filter = text("filter")
 const started = new Date()
 const threads = number("threads", availableParallelism())
 const lines: Line[] = []
@@ -67,6 +69,7 @@ const context: BenchContext = {
   quick: flag("quick"),
   rounds: number("rounds", flag("quick") ? 1 : 3),
   precisions,
+  filter,
   add: (line) => void lines.push(line),
   say,
 }
@@ -75,7 +78,7 @@ const context: BenchContext = {
 const print = (from: number): void => {
   clear()
   for (const { group, lines: all, worst } of groupsOf(lines.slice(from))) {
-    if (all.length < 6 || worst === undefined || "missing" in worst) {
+    if (all[0]!.section !== "kernels" || all.length < 6 || worst === undefined || "missing" in worst) {
       console.log(`\n${group}`)
       for (const line of all) console.log(textLine(line))
     } else

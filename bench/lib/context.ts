@@ -10,6 +10,8 @@ export interface BenchContext {
   readonly rounds: number
   /** Instruction set and precisions of the CPU backend. */
   readonly precisions: readonly string[]
+  /** Only groups whose name has this word. */
+  readonly filter: string | undefined
   readonly add: (line: Line) => void
   /** Says what is going on. */
   readonly say: (text: string) => void

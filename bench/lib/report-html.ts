@@ -30,7 +30,8 @@ const HEAD = '<tr><th></th><th class="n">median</th><th class="n">spread</th><th
 const section = (title: string, lines: readonly Line[]): string => {
   const groups = groupsOf(lines).map(({ group, lines: all, worst }) => {
     const table = `<table>${HEAD}${all.map(row).join("")}</table>`
-    if (all.length < 6 || worst === undefined || "missing" in worst) return `<h3>${escape(group)}</h3>${table}`
+    if (all[0]!.section !== "kernels" || all.length < 6 || worst === undefined || "missing" in worst)
+      return `<h3>${escape(group)}</h3>${table}`
     return `<details class="${statusOf(worst)}"><summary>${escape(group)}: worst ${escape(scoreText(worst))} (${escape(worst.name)}) ${statusText[statusOf(worst)]}</summary>${table}</details>`
   })
   return `<h2>${escape(title)}</h2>${groups.join("")}`

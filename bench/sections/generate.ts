@@ -25,7 +25,8 @@ interface Job {
 }
 
 const runGeneration = async (context: BenchContext, job: Job): Promise<void> => {
-  const { threads, quick, rounds, precisions, add, say } = context
+  const { threads, quick, rounds, precisions, filter, add, say } = context
+  if (filter !== undefined && !job.group.includes(filter)) return
   const at = { section: "generate", group: job.group }
   const runs = quick ? 1 : 3
   const speedOf = (r: Result): number => median(r[job.part])

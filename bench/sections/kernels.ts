@@ -3,14 +3,23 @@ import type { BenchContext } from "../lib/context.ts"
 import type { Line } from "../lib/figures.ts"
 
 /** Every kernel as a fraction of the machine's limit, in a process of its own. */
-export const kernels = async ({ threads, quick, add, say }: BenchContext): Promise<void> => {
+export const kernels = async ({ threads, quick, filter, add, say }: BenchContext): Promise<void> => {
   let last = ""
-  const result = await runOwnJob<Line>("kernels.ts", ["--threads", String(threads), ...(quick ? ["--quick"] : [])], {
-    onValue: (line) => {
-      if (line.group !== last) say(`kernels: ${line.group}`)
-      last = line.group
-      add(line)
+  const result = await runOwnJob<Line>(
+    "kernels.ts",
+    [
+      "--threads",
+      String(threads),
+      ...(quick ? ["--quick"] : []),
+      ...(filter === undefined ? [] : ["--filter", filter]),
+    ],
+    {
+      onValue: (line) => {
+        if (line.group !== last) say(`kernels: ${line.group}`)
+        last = line.group
+        add(line)
+      },
     },
-  })
+  )
   if (!result.ok) add({ section: "kernels", group: "kernels", name: "the measurement", missing: result.error })
 }

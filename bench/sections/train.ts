@@ -39,7 +39,8 @@ const middle = (o: Outcome<Result>): number => median(o.values.map(speedOf))
 const SAME_LOSS = 5e-3
 
 const runTraining = async (context: BenchContext, job: Job): Promise<void> => {
-  const { threads, quick, rounds, precisions, peaks, add, say } = context
+  const { threads, quick, rounds, precisions, peaks, filter, add, say } = context
+  if (filter !== undefined && !job.group.includes(filter)) return
   const python = peerPython()
   const steps = quick ? "1" : "2"
   const common = ["--steps", steps, "--warmup", "1", "--threads", String(threads)]
