@@ -65,6 +65,11 @@ SLOTH_INLINE void vsum_each(const vf* v, float* out) {
 #endif
 }
 
+// For up to DOT_ROWS rows of x and formats with DOT_SCALES, a block of 32 values of x is kept as: the 16 that meet the low halves in the order of dot_lane, the 16
+// that meet the high ones, the lane-wise sum of both times -(16 + DOT_ZERO), and (0, sum of all, 0, 0).
+static const int DOT_ROWS = 1;
+static const int64_t DOT_FLOATS = 64;
+
 struct Skinny {
   float* y;
   int64_t ldy;
@@ -79,6 +84,8 @@ struct Skinny {
   int64_t r;
   int64_t k;
   int64_t accumulate;
+  const float* dots;  // AVX-512, few rows: x block by block as dot_values wants it
+  int64_t ldd;
 };
 
 // acc[i * R + r] = lane-wise sums of x[i] · W[n + r] over the stretch k0 .. k0+kc of the contraction; `last` adds the low-rank part.
@@ -91,6 +98,49 @@ SLOTH_INLINE void skinny_tile(const Skinny& s, const float* x, const float* t, i
   const uint8_t* ahead = p + 4096;
   const float* xp = x + k0;
   int64_t k = 0;
+#if defined(SLOTH_SIMD_AVX512)
+  if constexpr (M <= DOT_ROWS && F::DOT_SCALES > 0) {
+    __m128 low[M * R];
+    alignas(16) float scales[R][4];
+    SLOTH_UNROLL
+    for (int i = 0; i < M * R; i++) low[i] = _mm_setzero_ps();
+    const float* dots = s.dots + k0 / 32 * DOT_FLOATS;
+    for (; k < kc; k += 32) {
+      SLOTH_UNROLL
+      for (int64_t b = 0; b < R * F::BYTES32; b += 64) SLOTH_PREFETCH(ahead + b);
+      ahead += R * F::BYTES32;
+      vf x[M][3];
+      SLOTH_UNROLL
+      for (int i = 0; i < M; i++) {
+        SLOTH_UNROLL
+        for (int j = 0; j < 3; j++) {
+          x[i][j] = vload(dots + i * s.ldd + j * VW);
+          __asm__("" : "+v"(x[i][j]));  // kept in a register: loads are what limits this loop
+        }
+      }
+      SLOTH_UNROLL
+      for (int r = 0; r < R; r++) {
+        const __m128 d = block_scales(p + r * s.rowBytes);
+        // Through memory, from where a broadcast costs no shuffle; the statement keeps the compiler from seeing through it.
+        _mm_store_ss(scales[r], d);
+        __asm__("" : "+m"(scales[r][0]));
+        vf lo, hi;
+        dot_values(p + r * s.rowBytes + 2 * F::DOT_SCALES, &lo, &hi);
+        SLOTH_UNROLL
+        for (int i = 0; i < M; i++) {
+          acc[i * R + r] = vfma(vfma(hi, x[i][1], vfma(lo, x[i][0], x[i][2])), vset(scales[r][0]), acc[i * R + r]);
+          if (F::DOT_SCALES == 2) low[i * R + r] = _mm_fmadd_ps(d, _mm_load_ps(dots + i * s.ldd + 48), low[i * R + r]);  // lane 1: m times the sum of x
+        }
+      }
+      p += F::BYTES32;
+      dots += DOT_FLOATS;
+    }
+    if (F::DOT_SCALES == 2) {
+      SLOTH_UNROLL
+      for (int i = 0; i < M * R; i++) acc[i] = vadd(acc[i], _mm512_maskz_mov_ps(2, _mm512_castps128_ps512(low[i])));
+    }
+  }
+#endif
   for (; k + 32 <= kc; k += 32) {
     SLOTH_UNROLL
     for (int64_t b = 0; b < R * F::BYTES32; b += 64) SLOTH_PREFETCH(ahead + b);
@@ -292,6 +342,29 @@ SLOTH_NOINLINE void skinny_task(const Skinny& s, int64_t n0, int64_t n1, float* 
   }
 }
 
+#if defined(SLOTH_SIMD_AVX512)
+static void dot_blocks(Skinny& s, float* out, int zero) {
+  s.dots = out;
+  s.ldd = s.k / 32 * DOT_FLOATS;
+  for (int64_t i = 0; i < s.m; i++) {
+    for (int64_t b = 0; b < s.k / 32; b++) {
+      const float* x = s.x + i * s.ldx + b * 32;
+      float* o = out + i * s.ldd + b * DOT_FLOATS;
+      float sum = 0;
+      for (int j = 0; j < 16; j++) {
+        const int lane = dot_lane(j);
+        o[lane] = x[j];
+        o[16 + lane] = x[16 + j];
+        o[32 + lane] = -static_cast<float>(16 + zero) * (x[j] + x[16 + j]);
+        sum += x[j] + x[16 + j];
+      }
+      o[48] = o[50] = o[51] = 0.0f;
+      o[49] = sum;
+    }
+  }
+}
+#endif
+
 // Shared scratch slot of the copied rows of x and t.
 static const int SLOT_SKINNY = 0;
 
@@ -310,7 +383,7 @@ static void skinny_run(Pool* pool, float* y, int64_t ldy, const float* x, const 
   s.r = t ? r : 0;
   s.k = k;
   s.accumulate = accumulate;
-  float* copy = static_cast<float*>(pool_shared(pool, SLOT_SKINNY, static_cast<size_t>(m) * static_cast<size_t>(s.ldx + s.ldt) * 4 + 64));
+  float* copy = static_cast<float*>(pool_shared(pool, SLOT_SKINNY, static_cast<size_t>(m) * static_cast<size_t>(s.ldx + s.ldt + (m <= DOT_ROWS ? k * 2 : 0)) * 4 + 64));
   for (int64_t i = 0; i < m; i++) {
     memcpy(copy + i * s.ldx, x + i * k, static_cast<size_t>(k) * 4);
     memset(copy + i * s.ldx + k, 0, static_cast<size_t>(s.ldx - k) * 4);
@@ -324,6 +397,9 @@ static void skinny_run(Pool* pool, float* y, int64_t ldy, const float* x, const 
     }
     s.t = low;
   }
+#if defined(SLOTH_SIMD_AVX512)
+  if (m <= DOT_ROWS) SLOTH_WITH_FORMAT(format, F, if (F::DOT_SCALES > 0) dot_blocks(s, copy + m * (s.ldx + s.ldt), F::DOT_ZERO))
+#endif
   // Tasks of about 48 KB of weights: short against the whole, long against the cost of handing them out.
   const int64_t grain = max_i(8, min_i(512, 49152 / max_i(1, s.rowBytes))) / 8 * 8;
   const int64_t tasks = ceil_div(n, grain);

@@ -5,6 +5,7 @@
 //   BYTES32      bytes of 32 elements
 //   decode32     32 elements into 32 / VW vectors
 //   decode_tail  n < 32 elements (formats with BLOCK 1 only)
+//   DOT_SCALES   for blocks of 32 halves: 1 = d·(q - DOT_ZERO), 2 = d·q + m, with f16 d (and m) in front; 0 for other formats
 //   encode       n elements of one row (n a multiple of BLOCK), rounding as ggml's reference quantisers do
 // Block layouts and rounding: ggml (ggml-common.h, ggml-quants.c), see the formats chapter of the documentation.
 
@@ -18,7 +19,27 @@ static const int V32 = 32 / VW;
 #define SLOTH_NO_CONTRACT
 #endif
 
+#if defined(SLOTH_SIMD_AVX512)
+// Another way to multiply a block of halves with a single row of x, with less work for the two execution ports that shuffle: the 16 bytes are loaded into
+// every quarter of a vector and rotated so that quarter g holds the half of byte 4·i + g in the top of a mantissa, as 16 + q. Rows of x come in that order
+// (DOT_ORDER), and 16 (and the zero of the format) times their sum is taken off again.
+SLOTH_INLINE void dot_values(const uint8_t* p, vf* lo, vf* hi) {
+  const __m512i b = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m512i low = _mm512_set_epi32(27, 27, 27, 27, 3, 3, 3, 3, 11, 11, 11, 11, 19, 19, 19, 19);
+  const __m512i high = _mm512_set_epi32(23, 23, 23, 23, 31, 31, 31, 31, 7, 7, 7, 7, 15, 15, 15, 15);
+  const __m512i mask = _mm512_set1_epi32(0x780000), sixteen = _mm512_set1_epi32(0x41800000);
+  *lo = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_rolv_epi32(b, low), mask, sixteen, 0xea));  // (b & mask) | 16.0
+  *hi = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_rolv_epi32(b, high), mask, sixteen, 0xea));
+}
+// Lane of a dot_values vector that holds the half of byte j.
+SLOTH_INLINE int dot_lane(int j) { return j % 4 * 4 + j / 4; }
+// The first two halves of a block as floats 0 and 1.
+SLOTH_INLINE __m128 block_scales(const uint8_t* p) { return _mm_cvtph_ps(_mm_castps_si128(_mm_load_ss(reinterpret_cast<const float*>(p)))); }
+#endif
+
 struct FormatF32 {
+  static const int DOT_SCALES = 0;
+  static const int DOT_ZERO = 0;
   static const int64_t BLOCK = 1;
   static const int64_t BYTES32 = 128;
   SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
@@ -30,6 +51,8 @@ struct FormatF32 {
 };
 
 struct FormatF16 {
+  static const int DOT_SCALES = 0;
+  static const int DOT_ZERO = 0;
   static const int64_t BLOCK = 1;
   static const int64_t BYTES32 = 64;
   SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
@@ -49,6 +72,8 @@ struct FormatF16 {
 };
 
 struct FormatBF16 {
+  static const int DOT_SCALES = 0;
+  static const int DOT_ZERO = 0;
   static const int64_t BLOCK = 1;
   static const int64_t BYTES32 = 64;
   SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
@@ -66,6 +91,8 @@ struct FormatBF16 {
 };
 
 struct FormatQ8_0 {
+  static const int DOT_SCALES = 0;
+  static const int DOT_ZERO = 0;
   static const int64_t BLOCK = 32;
   static const int64_t BYTES32 = 34;  // f16 d; 32 i8
   SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
@@ -94,6 +121,8 @@ struct FormatQ8_0 {
 };
 
 struct FormatQ4_0 {
+  static const int DOT_SCALES = 1;
+  static const int DOT_ZERO = 8;
   static const int64_t BLOCK = 32;
   static const int64_t BYTES32 = 18;  // f16 d; 16 bytes: element j in the low, j + 16 in the high half; d * (q - 8)
   SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
@@ -138,6 +167,8 @@ struct FormatQ4_0 {
 };
 
 struct FormatQ4_1 {
+  static const int DOT_SCALES = 2;
+  static const int DOT_ZERO = 0;
   static const int64_t BLOCK = 32;
   static const int64_t BYTES32 = 20;  // f16 d, m; 16 bytes of halves as in q4_0; d * q + m
   SLOTH_INLINE void decode32(const uint8_t* p, vf* w) {
