@@ -9,7 +9,6 @@ import {
   linearLogprobs,
   SequenceLayout,
   type ActivationPolicy,
-  type Engine,
   type Tensor,
 } from "@sloth/tensor"
 import { floatsOf, goldenDir, goldenJson, relativeError } from "./golden.ts"
