@@ -63,14 +63,12 @@ const ggufExporter = <T extends keyof typeof FILE_TYPES>(format: T): Exporter<`g
     const expected = await opinionOf(model, trained.texts)
     let done = 0
     const tensors: GgufInput[] = [
-      ...family
-        .toGguf(config)
-        .tensors.map(({ name, values }) => ({
-          name,
-          dtype: "F32",
-          shape: [values.length],
-          data: new Uint8Array(values.buffer),
-        })),
+      ...family.toGguf(config).tensors.map(({ name, values }) => ({
+        name,
+        dtype: "F32",
+        shape: [values.length],
+        data: new Uint8Array(values.buffer),
+      })),
       ...refs.map((ref): GgufInput => {
         const mapped = ggufNameOf(family, config, ref.name)
         if (mapped === undefined)
