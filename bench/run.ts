@@ -52,9 +52,12 @@ const filter = text("filter")
 const started = new Date()
 const threads = number("threads", availableParallelism())
 const lines: Line[] = []
+let printed = 0
 const progress = process.stderr.isTTY === true
 const say = (message: string): void => {
-  if (progress) process.stderr.write(`\r\u001B[K${message.slice(0, (process.stderr.columns ?? 80) - 1)}`)
+  if (!progress) {
+    if (message !== "") console.error(`- ${message}`)
+  } else process.stderr.write(`\r\u001B[K${message.slice(0, (process.stderr.columns ?? 80) - 1)}`)
 }
 const clear = (): void => say("")
 
@@ -70,14 +73,19 @@ const context: BenchContext = {
   rounds: number("rounds", flag("quick") ? 1 : 3),
   precisions,
   filter,
-  add: (line) => void lines.push(line),
+  add: (line) => {
+    if (lines.length > printed && lines.at(-1)!.group !== line.group) print()
+    lines.push(line)
+  },
   say,
 }
 
-/** Prints what is new since `from`, groups of many kernels in one line. */
-const print = (from: number): void => {
+/** Prints what is new, groups of many kernels in one line. */
+const print = (): void => {
   clear()
-  for (const { group, lines: all, worst } of groupsOf(lines.slice(from))) {
+  const fresh = lines.slice(printed)
+  printed = lines.length
+  for (const { group, lines: all, worst } of groupsOf(fresh)) {
     if (all[0]!.section !== "kernels" || all.length < 6 || worst === undefined || "missing" in worst) {
       console.log(`\n${group}`)
       for (const line of all) console.log(textLine(line))
@@ -93,12 +101,11 @@ const machineReport = await machine(context)
 console.log(
   `${machineReport.processor}, ${machineReport.isa}, ${threads} threads, ${machineReport.runtime}; load ${machineReport.loadAtStart[0]!.toFixed(2)}`,
 )
-print(0)
+print()
 for (const section of wanted) {
   if (section === "machine") continue
-  const from = lines.length
   await SECTIONS[section]!(context)
-  print(from)
+  print()
 }
 
 let commit: string | undefined
