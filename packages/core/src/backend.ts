@@ -104,14 +104,50 @@ export interface RequiredKernels {
 
   // --- products
   /** c[m, n] = alpha · op(a) · op(b) (+ c); op(a) is [m, k] (stored [k, m] when transA), op(b) is [k, n] (stored [n, k] when transB). All f32. */
-  matmul(c: H, a: H, b: H, m: number, n: number, k: number, transA: number, transB: number, alpha: number, accumulate: number): void
+  matmul(
+    c: H,
+    a: H,
+    b: H,
+    m: number,
+    n: number,
+    k: number,
+    transA: number,
+    transB: number,
+    alpha: number,
+    accumulate: number,
+  ): void
   /**
    * y[m, n] = x[m, k] · Wᵀ + t[m, r] · Bᵀ + bias[n] (+ y). W is [n, k] in any weight format; bias, t and b may be NONE; b is f32 [n, r].
    * With t = s · x · Aᵀ this is the LoRA linear layer in one pass.
    */
-  linear(y: H, x: H, w: H, format: number, m: number, n: number, k: number, bias: H, t: H, b: H, r: number, accumulate: number): void
+  linear(
+    y: H,
+    x: H,
+    w: H,
+    format: number,
+    m: number,
+    n: number,
+    k: number,
+    bias: H,
+    t: H,
+    b: H,
+    r: number,
+    accumulate: number,
+  ): void
   /** dx[m, k] = dy[m, n] · W + dt[m, r] · A (+ dx). W [n, k] in any weight format; dt and a may be NONE; a is f32 [r, k]. */
-  linearBackwardInput(dx: H, dy: H, w: H, format: number, m: number, n: number, k: number, dt: H, a: H, r: number, accumulate: number): void
+  linearBackwardInput(
+    dx: H,
+    dy: H,
+    w: H,
+    format: number,
+    m: number,
+    n: number,
+    k: number,
+    dt: H,
+    a: H,
+    r: number,
+    accumulate: number,
+  ): void
 
   // --- weights
   /** f32 values of `rows` rows of `cols` elements of a stored weight. */
@@ -131,12 +167,34 @@ export interface RequiredKernels {
   /** y = x · rstd · (w + offset), rstd[r] = 1 / sqrt(mean(x²) + eps). [rows, cols]; w f32 [cols] or NONE (ones). rstd may be NONE. */
   rmsNorm(y: H, rstd: H, x: H, w: H, rows: number, cols: number, eps: number, offset: number): void
   /** dx (+)= ..., dw[cols] += ... (dw may be NONE). */
-  rmsNormBackward(dx: H, dw: H, dy: H, x: H, w: H, rstd: H, rows: number, cols: number, offset: number, accumulate: number): void
+  rmsNormBackward(
+    dx: H,
+    dw: H,
+    dy: H,
+    x: H,
+    w: H,
+    rstd: H,
+    rows: number,
+    cols: number,
+    offset: number,
+    accumulate: number,
+  ): void
   /**
    * Rotates in place the first `rotary` channels of every head of x [rows, heads · headDim] (leading dimension ldx) by cos/sin tables
    * [positions, rotary / 2], row positions[i]; `inverse` 1 rotates back (the gradient). Pairs are (c, c + rotary/2), "rotate half".
    */
-  rope(x: H, ldx: number, cos: H, sin: H, positions: H, rows: number, heads: number, headDim: number, rotary: number, inverse: number): void
+  rope(
+    x: H,
+    ldx: number,
+    cos: H,
+    sin: H,
+    positions: H,
+    rows: number,
+    heads: number,
+    headDim: number,
+    rotary: number,
+    inverse: number,
+  ): void
   /** h = act(gate) · up; act 0 = silu, 1 = gelu tanh, 2 = gelu exact. n elements. */
   gatedActivation(h: H, gate: H, up: H, act: number, n: number): void
   /** dgate, dup from dh; dgate may be gate's and dup may be up's own buffer. */
@@ -148,32 +206,144 @@ export interface RequiredKernels {
    * window > 0: only the last `window` positions of the path are seen (the row's own included). softcap > 0: s = softcap · tanh(s / softcap).
    * sinks: f32 [heads] extra logit in the denominator, or NONE.
    */
-  attention(out: H, lse: H, q: H, ldq: number, k: H, ldk: number, v: H, ldv: number, segments: H, count: number, tokens: number, heads: number, kvHeads: number, headDim: number, scale: number, window: number, softcap: number, sinks: H): void
+  attention(
+    out: H,
+    lse: H,
+    q: H,
+    ldq: number,
+    k: H,
+    ldk: number,
+    v: H,
+    ldv: number,
+    segments: H,
+    count: number,
+    tokens: number,
+    heads: number,
+    kvHeads: number,
+    headDim: number,
+    scale: number,
+    window: number,
+    softcap: number,
+    sinks: H,
+  ): void
   /** Gradients of `attention`; dq, dk, dv are contiguous and overwritten; dsinks f32 [heads] is added to (or NONE). */
-  attentionBackward(dq: H, dk: H, dv: H, dsinks: H, dout: H, out: H, lse: H, q: H, ldq: number, k: H, ldk: number, v: H, ldv: number, segments: H, count: number, tokens: number, heads: number, kvHeads: number, headDim: number, scale: number, window: number, softcap: number, sinks: H): void
+  attentionBackward(
+    dq: H,
+    dk: H,
+    dv: H,
+    dsinks: H,
+    dout: H,
+    out: H,
+    lse: H,
+    q: H,
+    ldq: number,
+    k: H,
+    ldk: number,
+    v: H,
+    ldv: number,
+    segments: H,
+    count: number,
+    tokens: number,
+    heads: number,
+    kvHeads: number,
+    headDim: number,
+    scale: number,
+    window: number,
+    softcap: number,
+    sinks: H,
+  ): void
 
   // --- loss on scored rows, without a logits tensor. logits = softcap(logitScale · h · Wᵀ)
   /**
    * nll[i] = logsumexp(logits[i]) - logits[i, targets[i]] in nats. When dh is given: dh[i, :] = d(Σ coef·nll)/dh, made in the same pass; when dw (f32 [vocab, hidden])
    * is given the gradient is added to it. h [rows, hidden], W [vocab, hidden] any format, targets i32 [rows], coef f32 [rows].
    */
-  linearCrossEntropy(nll: H, dh: H, dw: H, h: H, w: H, format: number, targets: H, coef: H, rows: number, vocab: number, hidden: number, softcap: number, logitScale: number): void
+  linearCrossEntropy(
+    nll: H,
+    dh: H,
+    dw: H,
+    h: H,
+    w: H,
+    format: number,
+    targets: H,
+    coef: H,
+    rows: number,
+    vocab: number,
+    hidden: number,
+    softcap: number,
+    logitScale: number,
+  ): void
   /** logp[i] = log softmax(logits[i])[targets[i]]; lse[i] kept for the backward pass; entropy[i] in nats, or NONE. */
-  linearLogprobs(logp: H, lse: H, entropy: H, h: H, w: H, format: number, targets: H, rows: number, vocab: number, hidden: number, softcap: number, logitScale: number): void
+  linearLogprobs(
+    logp: H,
+    lse: H,
+    entropy: H,
+    h: H,
+    w: H,
+    format: number,
+    targets: H,
+    rows: number,
+    vocab: number,
+    hidden: number,
+    softcap: number,
+    logitScale: number,
+  ): void
   /** dh (overwritten) and dw (added to, or NONE) for given dlogp f32 [rows]. */
-  linearLogprobsBackward(dh: H, dw: H, dlogp: H, lse: H, h: H, w: H, format: number, targets: H, rows: number, vocab: number, hidden: number, softcap: number, logitScale: number): void
+  linearLogprobsBackward(
+    dh: H,
+    dw: H,
+    dlogp: H,
+    lse: H,
+    h: H,
+    w: H,
+    format: number,
+    targets: H,
+    rows: number,
+    vocab: number,
+    hidden: number,
+    softcap: number,
+    logitScale: number,
+  ): void
 
   // --- optimizer
   /**
    * AdamW (Loshchilov & Hutter 2019; update order of torch.optim.AdamW 2.x): g' = gradScale·g; p -= lr·weightDecay·p; m, v moments; p -= lr/bc1 · m / (sqrt(v)/sqrt(bc2) + eps),
    * bc1 = 1-beta1^step, bc2 = 1-beta2^step. All f32 [n].
    */
-  adamw(p: H, g: H, m: H, v: H, n: number, lr: number, beta1: number, beta2: number, eps: number, weightDecay: number, step: number, gradScale: number): void
+  adamw(
+    p: H,
+    g: H,
+    m: H,
+    v: H,
+    n: number,
+    lr: number,
+    beta1: number,
+    beta2: number,
+    eps: number,
+    weightDecay: number,
+    step: number,
+    gradScale: number,
+  ): void
   /**
    * The same with states in 8 bits: m8 u8 with the signed dynamic map, v8 u8 with the unsigned one, f32 absmax per block of 256 (mAbs, vAbs [ceil(n/256)]);
    * codes and rounding of bitsandbytes (specs: Dettmers et al. 2022). Zeroed states mean zero moments.
    */
-  adamw8bit(p: H, g: H, m8: H, v8: H, mAbs: H, vAbs: H, n: number, lr: number, beta1: number, beta2: number, eps: number, weightDecay: number, step: number, gradScale: number): void
+  adamw8bit(
+    p: H,
+    g: H,
+    m8: H,
+    v8: H,
+    mAbs: H,
+    vAbs: H,
+    n: number,
+    lr: number,
+    beta1: number,
+    beta2: number,
+    eps: number,
+    weightDecay: number,
+    step: number,
+    gradScale: number,
+  ): void
 
   // --- generation
   /** Writes k and v rows [rows, kvHeads · headDim] (leading dimensions ldk, ldv) to slots (block · blockSize + offset) of the caches [blocks, blockSize, kvHeads · headDim] f32; slot -1 is skipped. */
@@ -182,16 +352,55 @@ export interface RequiredKernels {
    * Attention of query rows over a paged cache. Row i belongs to sequence rowSequence[i] and stands at position rowPosition[i]; it sees cache positions
    * max(0, pos - window + 1)..pos of that sequence. blockTable i32 [sequences, maxBlocks]. Rows of one sequence are adjacent and ascending. out [rows, heads · headDim].
    */
-  pagedAttention(out: H, q: H, ldq: number, kCache: H, vCache: H, blockTable: H, maxBlocks: number, blockSize: number, rowSequence: H, rowPosition: H, rows: number, heads: number, kvHeads: number, headDim: number, scale: number, window: number, softcap: number, sinks: H): void
+  pagedAttention(
+    out: H,
+    q: H,
+    ldq: number,
+    kCache: H,
+    vCache: H,
+    blockTable: H,
+    maxBlocks: number,
+    blockSize: number,
+    rowSequence: H,
+    rowPosition: H,
+    rows: number,
+    heads: number,
+    kvHeads: number,
+    headDim: number,
+    scale: number,
+    window: number,
+    softcap: number,
+    sinks: H,
+  ): void
   /** logits[rows, vocab] = softcap(logitScale · h · Wᵀ). */
-  logits(out: H, h: H, w: H, format: number, rows: number, vocab: number, hidden: number, softcap: number, logitScale: number): void
+  logits(
+    out: H,
+    h: H,
+    w: H,
+    format: number,
+    rows: number,
+    vocab: number,
+    hidden: number,
+    softcap: number,
+    logitScale: number,
+  ): void
   /**
    * Picks one token a row. params f32 [rows, 8] = (temperature, topK, topP, minP, repetitionPenalty, 0, 0, 0); temperature 0 is greedy (lowest id wins a tie).
    * Order of the filters: repetition penalty, temperature, top-k, top-p, min-p (min-p and top-p on the tempered distribution). rng i32 [rows, 4] = (seed low, seed high, stream, step)
    * for Philox. history i32 [rows, maxHistory] holds the ids the penalty applies to, padded with -1. ids i32 [rows]; logp f32 [rows] = log softmax of the untouched logits at the
    * chosen id. logits are not changed.
    */
-  sample(ids: H, logp: H, logits: H, rows: number, vocab: number, params: H, rng: H, history: H, maxHistory: number): void
+  sample(
+    ids: H,
+    logp: H,
+    logits: H,
+    rows: number,
+    vocab: number,
+    params: H,
+    rng: H,
+    history: H,
+    maxHistory: number,
+  ): void
 }
 
 /** Precision of matrix products. */
