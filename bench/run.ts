@@ -74,7 +74,8 @@ const context: BenchContext = {
   precisions,
   filter,
   add: (line) => {
-    if (lines.length > printed && lines.at(-1)!.group !== line.group) print()
+    // Groups of kernels come interleaved and are printed together.
+    if (line.section !== "kernels" && lines.length > printed && lines.at(-1)!.group !== line.group) print()
     lines.push(line)
   },
   say,

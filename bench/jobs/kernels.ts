@@ -16,7 +16,6 @@ const options = {
   threads,
   rounds: number("rounds", quick ? 3 : 5),
   sampleSeconds: quick ? 0.02 : 0.04,
-  peakSeconds: quick ? 0.01 : 0.015,
 }
 const all: readonly ShapeId[] = ["smollm2-135m", "qwen2.5-0.5b", "llama-3.2-1b"]
 const small: readonly ShapeId[] = ["smollm2-135m"]

@@ -24,12 +24,11 @@ export interface MeasureOptions {
   readonly rounds: number
   /** Seconds of a sample, at least one call. */
   readonly sampleSeconds: number
-  readonly peakSeconds: number
 }
 
 /**
- * Measures a case in rounds. Each round measures the limits that could bind (arithmetic, bandwidth) and then the kernel, and the score is the median of the rounds' own fractions: on a
- * machine shared with others both sides of the fraction suffer alike.
+ * Measures a case in rounds. Each round measures the limits that could bind (arithmetic, bandwidth) and then the kernel, for equally long, and the score is the median of the rounds' own
+ * fractions: on a machine shared with others both sides of the fraction suffer alike. (Equally long, because a scheduler favours short bursts.)
  */
 export const measureCase = async (
   backend: Backend,
@@ -37,7 +36,7 @@ export const measureCase = async (
   c: KernelCase,
   options: MeasureOptions,
 ): Promise<Figure> => {
-  const { threads, rounds, sampleSeconds, peakSeconds } = options
+  const { threads, rounds, sampleSeconds } = options
   let call = 0
   c.enqueue(call++)
   await backend.synchronize()
@@ -46,6 +45,7 @@ export const measureCase = async (
   await backend.synchronize()
   const once = (performance.now() - started) / 1000
   const repeats = Math.max(1, Math.min(20_000, Math.ceil(sampleSeconds / Math.max(once, 1e-6))))
+  const peakSeconds = Math.max(0.02, Math.min(0.2, repeats * once))
   const rates: number[] = []
   const scores: number[] = []
   for (let round = 0; round < rounds; round++) {

@@ -15,8 +15,9 @@ export const kernels = async ({ threads, quick, filter, add, say }: BenchContext
     ],
     {
       onValue: (line) => {
-        if (line.group !== last) say(`kernels: ${line.group}`)
-        last = line.group
+        const what = line.group.split(",")[0]!
+        if (what !== last) say(`kernels: ${what}`)
+        last = what
         add(line)
       },
     },
