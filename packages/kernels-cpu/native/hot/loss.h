@@ -1,6 +1,6 @@
-// Loss and log-probs of a linear output layer without a logits tensor in memory. Included inside an ISA namespace, after linear.h.
+// Loss and log-probs of a linear output layer without a logits tensor in memory. Included inside an ISA namespace, after loss_stream.h.
 //
-// Rows are taken in blocks whose logits fit a bounded scratch. The logits of a block are computed once; the block becomes probabilities and then the
+// Without a gradient of the weight, more than a few rows go through loss_stream.h. Otherwise rows are taken in blocks whose logits fit a bounded scratch. The logits of a block are computed once; the block becomes probabilities and then the
 // gradient in place, which is multiplied back through the same stored weight at once. So the forward pass costs one product and the gradient one more.
 
 // Bytes of logits of one block of rows, and the most rows of a block.
@@ -109,6 +109,10 @@ static bool targets_valid(Pool* pool, const int32_t* targets, int64_t rows, int6
 static void linearCrossEntropy(Pool* pool, float* nll, float* dh, float* dw, const float* h, const void* w, int64_t format, const int32_t* targets,
                                const float* coef, int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale) {
   if (rows <= 0 || vocab <= 0 || !targets_valid(pool, targets, rows, vocab, "linearCrossEntropy")) return;
+  if (!dw && rows > SKINNY) {
+    stream_cross_entropy(pool, nll, dh, h, w, format, targets, coef, rows, vocab, hidden, softcap, logitScale);
+    return;
+  }
   const float cap = static_cast<float>(softcap), scale = static_cast<float>(logitScale);
   const int64_t block = logits_block(rows, vocab);
   float* z = static_cast<float*>(pool_shared(pool, SLOT_LOGITS, static_cast<size_t>(block * vocab) * 4));
@@ -129,6 +133,10 @@ static void linearCrossEntropy(Pool* pool, float* nll, float* dh, float* dw, con
 static void linearLogprobs(Pool* pool, float* logp, float* lse, float* entropy, const float* h, const void* w, int64_t format, const int32_t* targets,
                            int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale) {
   if (rows <= 0 || vocab <= 0 || !targets_valid(pool, targets, rows, vocab, "linearLogprobs")) return;
+  if (rows > SKINNY) {
+    stream_logprobs(pool, logp, lse, entropy, h, w, format, targets, rows, vocab, hidden, softcap, logitScale);
+    return;
+  }
   const float cap = static_cast<float>(softcap), scale = static_cast<float>(logitScale);
   const int64_t block = logits_block(rows, vocab);
   float* z = static_cast<float*>(pool_shared(pool, SLOT_LOGITS, static_cast<size_t>(block * vocab) * 4));
@@ -148,6 +156,10 @@ static void linearLogprobs(Pool* pool, float* logp, float* lse, float* entropy, 
 static void linearLogprobsBackward(Pool* pool, float* dh, float* dw, const float* dlogp, const float* lse, const float* h, const void* w, int64_t format,
                                    const int32_t* targets, int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale) {
   if (rows <= 0 || vocab <= 0 || !targets_valid(pool, targets, rows, vocab, "linearLogprobsBackward")) return;
+  if (!dw && rows > SKINNY) {
+    stream_logprobs_backward(pool, dh, dlogp, lse, h, w, format, targets, rows, vocab, hidden, softcap, logitScale);
+    return;
+  }
   const float cap = static_cast<float>(softcap), scale = static_cast<float>(logitScale);
   const int64_t block = logits_block(rows, vocab);
   float* z = static_cast<float*>(pool_shared(pool, SLOT_LOGITS, static_cast<size_t>(block * vocab) * 4));

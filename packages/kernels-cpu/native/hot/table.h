@@ -7,6 +7,7 @@
 #define SLOTH_HAVE_ATTENTION 1
 #endif
 #if __has_include("loss.h")
+#include "loss_stream.h"
 #include "loss.h"
 #define SLOTH_HAVE_LOSS 1
 #endif
