@@ -29,7 +29,8 @@ const FACE = /^(binding|kernel)/
 
 let loaded: LoadedAddon | SlothError | undefined
 
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+// The first line says it; runtimes add stacks of required files below.
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error)).split("\n")[0]!
 
 /** The same hashes as scripts/build.mjs writes, or undefined where the sources are not shipped. */
 function sourceHashes(): { source: string; face: string } | undefined {
