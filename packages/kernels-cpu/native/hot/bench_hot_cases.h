@@ -133,12 +133,36 @@ static void bench_loss(Pool* pool) {
   }
 }
 
+// A prompt of 512 rows, and one row of each of 8 sequences at position 2000, over a cache of blocks of 16.
+static void bench_paged(Pool* pool) {
+  const int64_t H = 9, KV = 3, D = 64, block = 16, maxBlocks = 128, S = 8, blocks = S * maxBlocks;
+  const Floats kc = randoms(blocks * block * KV * D), vc = randoms(blocks * block * KV * D), q = randoms(512 * H * D);
+  Floats out(q.size());
+  std::vector<int32_t> table(static_cast<size_t>(blocks));
+  for (size_t i = 0; i < table.size(); i++) table[i] = static_cast<int32_t>(i * 37 % table.size());
+  for (int kind = 0; kind < 3; kind++) {
+    const int64_t rows = kind == 0 ? 512 : kind == 1 ? 8 : 1;
+    std::vector<int32_t> seq, pos;
+    double pairs = 0;
+    for (int64_t i = 0; i < rows; i++) {
+      seq.push_back(static_cast<int32_t>(kind == 0 ? 0 : i));
+      pos.push_back(static_cast<int32_t>(kind == 0 ? i : 2000));
+      pairs += static_cast<double>(pos.back() + 1) * H;
+    }
+    const Rate r = fraction_of_peak(pool, pairs * 4 * D, [&] {
+      pagedAttention(pool, out.data(), q.data(), H * D, kc.data(), vc.data(), table.data(), maxBlocks, block, seq.data(), pos.data(), rows, H, KV, D, 0.125, 0, 0, nullptr, blocks, S);
+    });
+    print_rate(kind == 0 ? "pagedAttention prompt of 512" : kind == 1 ? "pagedAttention 8 rows at 2000" : "pagedAttention 1 row at 2000", r, kind == 0 ? 0.5 : 0);
+  }
+}
+
 static void run_cases(Pool* pool, const std::string& filter) {
   auto on = [&](const char* name) { return filter.empty() || std::string(name).find(filter) != std::string::npos; };
   printf("%s, %d threads: peak %.1f GFLOPS\n", SLOTH_BENCH_NAME, pool_threads(pool), measure_peak(pool, 0.3) / 1e9);
   if (on("gemm")) bench_gemm(pool);
   if (on("attention")) bench_attention(pool);
   if (on("loss")) bench_loss(pool);
+  if (on("paged")) bench_paged(pool);
   if (on("head")) bench_head(pool);
   if (on("skinny")) bench_skinny(pool);
 }

@@ -1,89 +1,196 @@
-// Attention of a few rows over a paged cache. Included inside an ISA namespace, after linear.h.
+// Attention over a paged cache. Included inside an ISA namespace, after attention.h.
 //
-// A task serves one row and one key head: every key and value it sees is read once for all query heads that share them.
+// Rows of a prompt (neighbours of one sequence at successive positions) go through the tiles of attention.h. Single rows, as in generation, are cut along the
+// context into stretches; a task reads every key and value of its stretch once for all query heads that share them, and the stretches are combined in order.
 
-// Query heads that one pass over the keys serves.
+static const int64_t DECODE_KEYS = 256;   // positions of a stretch
+static const int64_t DECODE_AHEAD = 16;   // positions to fetch ahead
+static const int64_t PREFILL_STACK = 16;  // stacked query rows from which the tiles are used
+static const int SLOT_DECODE = 1;
+static const int SLOT_DECODE_PARTS = 2;
+
+// Query heads that one pass over the keys serves, and accumulators that fit the registers.
 static const int DECODE_HEADS = 4;
+#if defined(SLOTH_SIMD_AVX512) || defined(SLOTH_SIMD_NEON)
+static const int DECODE_SUMS = 16;
+#else
+static const int DECODE_SUMS = 8;
+#endif
 
-// scores[g][j] = q[g] · k for the keys of one block, G heads at a time.
-template <int G>
-SLOTH_INLINE void decode_scores(const float* q, int64_t headDim, const float* k, float* out, int64_t ldo) {
-  vf acc[G];
+struct Paged {
+  const float *q, *kCache, *vCache;
+  const int32_t* blockTable;
+  int64_t ldq, maxBlocks, blockSize, group, kvHeads, headDim, window;
+  float scale, cap;
+
+  SLOTH_INLINE int64_t cache_row(const Paged& c, int64_t sequence, int64_t position) {
+    return static_cast<int64_t>(c.blockTable[sequence * c.maxBlocks + position / c.blockSize]) * c.blockSize + position % c.blockSize;
+  }
+  SLOTH_INLINE int64_t first(const Paged& c, int64_t position) { return c.window > 0 && position >= c.window ? position - c.window + 1 : 0; }
+};
+
+// out[g * ldo + j] = q[g] · k[j] for G heads and J keys.
+template <int G, int J>
+SLOTH_INLINE void decode_scores(const float* q, int64_t headDim, const float* const* k, float* out, int64_t ldo) {
+  vf acc[G * J];
   SLOTH_UNROLL
-  for (int g = 0; g < G; g++) acc[g] = vzero();
+  for (int i = 0; i < G * J; i++) acc[i] = vzero();
   int64_t c = 0;
   for (; c + VW <= headDim; c += VW) {
-    const vf kv = vload(k + c);
     SLOTH_UNROLL
-    for (int g = 0; g < G; g++) acc[g] = vfma(kv, vload(q + g * headDim + c), acc[g]);
-  }
-  if (c < headDim) {
-    const vf kv = vloadn(k + c, headDim - c);
-    SLOTH_UNROLL
-    for (int g = 0; g < G; g++) acc[g] = vfma(kv, vloadn(q + g * headDim + c, headDim - c), acc[g]);
-  }
-  float sums[G];
-  vsum_each<G>(acc, sums);
-  for (int g = 0; g < G; g++) out[g * ldo] = sums[g];
-}
-
-// out[g] += p[g] · v for one value row, G heads at a time.
-template <int G>
-SLOTH_INLINE void decode_values(const float* p, int64_t ldp, const float* v, float* out, int64_t headDim) {
-  vf w[G];
-  SLOTH_UNROLL
-  for (int g = 0; g < G; g++) w[g] = vset(p[g * ldp]);
-  int64_t c = 0;
-  for (; c + VW <= headDim; c += VW) {
-    const vf vv = vload(v + c);
-    SLOTH_UNROLL
-    for (int g = 0; g < G; g++) vstore(out + g * headDim + c, vfma(w[g], vv, vload(out + g * headDim + c)));
+    for (int j = 0; j < J; j++) {
+      const vf kv = vload(k[j] + c);
+      SLOTH_UNROLL
+      for (int g = 0; g < G; g++) acc[g * J + j] = vfma(kv, vload(q + g * headDim + c), acc[g * J + j]);
+    }
   }
   if (c < headDim) {
     const int64_t n = headDim - c;
-    const vf vv = vloadn(v + c, n);
     SLOTH_UNROLL
-    for (int g = 0; g < G; g++) vstoren(out + g * headDim + c, n, vfma(w[g], vv, vloadn(out + g * headDim + c, n)));
+    for (int j = 0; j < J; j++) {
+      const vf kv = vloadn(k[j] + c, n);
+      SLOTH_UNROLL
+      for (int g = 0; g < G; g++) acc[g * J + j] = vfma(kv, vloadn(q + g * headDim + c, n), acc[g * J + j]);
+    }
+  }
+  alignas(64) float sums[G * J];
+  vsum_each<G * J>(acc, sums);
+  SLOTH_UNROLL
+  for (int g = 0; g < G; g++) memcpy(out + g * ldo, sums + g * J, J * 4);
+}
+
+// o[g] += sum over n keys of p[g * ldp + j] · v[j], for C vectors of channels; the sums stay in registers. `tail` < VW: only that many channels (C is 1).
+template <int G, int C>
+SLOTH_INLINE void decode_values(const float* p, int64_t ldp, const float* const* v, int64_t n, int64_t channel, float* o, int64_t headDim, int64_t tail) {
+  vf acc[G * C];
+  SLOTH_UNROLL
+  for (int i = 0; i < G * C; i++) acc[i] = vzero();
+  for (int64_t j = 0; j < n; j++) {
+    if (j + DECODE_AHEAD < n) {
+      SLOTH_UNROLL
+      for (int c = 0; c < C * VW; c += 16) SLOTH_PREFETCH(v[j + DECODE_AHEAD] + channel + c);
+    }
+    vf x[C];
+    SLOTH_UNROLL
+    for (int c = 0; c < C; c++) x[c] = tail < VW ? vloadn(v[j] + channel, tail) : vload(v[j] + channel + c * VW);
+    SLOTH_UNROLL
+    for (int g = 0; g < G; g++) {
+      const vf w = vset(p[g * ldp + j]);
+      SLOTH_UNROLL
+      for (int c = 0; c < C; c++) acc[g * C + c] = vfma(w, x[c], acc[g * C + c]);
+    }
+  }
+  SLOTH_UNROLL
+  for (int g = 0; g < G; g++) {
+    SLOTH_UNROLL
+    for (int c = 0; c < C; c++) {
+      if (tail < VW) vstoren(o + g * headDim + channel, tail, acc[g * C + c]);
+      else vstore(o + g * headDim + channel + c * VW, acc[g * C + c]);
+    }
   }
 }
 
-// Softmax of one row of scores in place, unnormalised; returns 1 / sum (the sink counts in the sum).
-SLOTH_NOINLINE float decode_softmax(float* s, int64_t n, float scale, float cap, bool hasSink, float sink) {
-  soft_cap_row(s, n, scale, cap);
-  float highest = hasSink ? sink : -FLT_MAX;
-  int64_t i = 0;
-  vf top = vset(highest);
-  for (; i + VW <= n; i += VW) top = vmax(vload(s + i), top);
-  highest = vhmax(top);
-  for (; i < n; i++) highest = s[i] > highest ? s[i] : highest;
-  const vf m = vset(highest);
-  vf sum = vzero();
-  for (i = 0; i + VW <= n; i += VW) {
-    const vf e = vexp(vsub(vload(s + i), m));
-    vstore(s + i, e);
-    sum = vadd(sum, e);
+// G heads of one row against the positions from .. from + n (n <= DECODE_KEYS): o [G, headDim] without the division, and (m, l) of each head.
+template <int G>
+SLOTH_NOINLINE void decode_part(const Paged& a, const float* q, int64_t sequence, int64_t kvHead, int64_t from, int64_t n, float* o, float* ml) {
+  const int J = DECODE_SUMS / G;
+  const int64_t width = a.kvHeads * a.headDim;
+  const float* rows[DECODE_KEYS];
+  alignas(64) float scores[G * DECODE_KEYS];
+  for (int64_t j = 0; j < n; j++) rows[j] = a.kCache + Paged::cache_row(a, sequence, from + j) * width + kvHead * a.headDim;
+  int64_t j = 0;
+  for (; j + J <= n; j += J) {
+    // Rows of a page are short and far apart for the hardware's own prefetching.
+    for (int64_t i = j + DECODE_AHEAD; i < min_i(n, j + J + DECODE_AHEAD); i++) {
+      for (int64_t c = 0; c < a.headDim; c += 16) SLOTH_PREFETCH(rows[i] + c);
+    }
+    decode_scores<G, J>(q, a.headDim, rows + j, scores + j, DECODE_KEYS);
   }
-  float total = vsum(sum) + (hasSink ? expf(sink - highest) : 0.0f);
-  for (; i < n; i++) {
-    s[i] = expf(s[i] - highest);
-    total += s[i];
+  for (; j < n; j++) decode_scores<G, 1>(q, a.headDim, rows + j, scores + j, DECODE_KEYS);
+  for (int g = 0; g < G; g++) {
+    float* s = scores + g * DECODE_KEYS;
+    soft_cap_row(s, n, a.scale, a.cap);
+    for (int64_t c = n; c < round_up(n, VW); c++) s[c] = -INFINITY;
+    vf top = vset(-INFINITY);
+    for (int64_t c = 0; c < n; c += VW) top = vmax(vload(s + c), top);
+    const float m = vhmax(top);
+    const vf shift = vset(m == -INFINITY ? 0.0f : m);
+    vf sum = vzero();
+    for (int64_t c = 0; c < n; c += VW) {
+      const vf e = vexp(vsub(vload(s + c), shift));
+      vstore(s + c, e);
+      sum = vadd(sum, e);
+    }
+    ml[2 * g] = m;
+    ml[2 * g + 1] = vsum(sum);
   }
-  return 1.0f / total;
+  for (int64_t i = 0; i < n; i++) rows[i] = a.vCache + (rows[i] - a.kCache);
+  const int C = DECODE_SUMS / G < 4 ? DECODE_SUMS / G : 4;
+  int64_t c = 0;
+  for (; c + C * VW <= a.headDim; c += C * VW) decode_values<G, C>(scores, DECODE_KEYS, rows, n, c, o, a.headDim, VW);
+  for (; c < a.headDim; c += VW) decode_values<G, 1>(scores, DECODE_KEYS, rows, n, c, o, a.headDim, min_i(VW, a.headDim - c));
 }
+
+// A tile of a prompt: rows of one sequence at successive positions, all query heads of one key head.
+static void paged_tile(const Paged& a, int64_t row, int64_t rows, int64_t sequence, int64_t position, int64_t kvHead, const float* sinks, float* out,
+                       char* scratch) {
+  FlashState f = {};
+  f.rows = rows * a.group;
+  f.group = a.group;
+  f.headDim = a.headDim;
+  f.softcap = a.cap;
+  f.window = a.window;
+  flash_begin(f, scratch);
+  float* gathered = reinterpret_cast<float*>(scratch + flash_bytes(a.headDim));
+  const int64_t hd = a.headDim, width = a.kvHeads * hd, heads = a.kvHeads * a.group;
+  stack_rows(a.q + row * a.ldq + kvHead * a.group * hd, a.ldq, rows, a.group, hd, a.scale, f.q, SA);
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(gathered);
+  for (int64_t j = Paged::first(a, position); j < position + rows; j += KEYS) {
+    const int64_t n = min_i(KEYS, position + rows - j);
+    for (int64_t i = 0; i < n; i++) memcpy(gathered + i * hd, a.kCache + Paged::cache_row(a, sequence, j + i) * width + kvHead * hd, static_cast<size_t>(hd) * 4);
+    pack_transposed<FormatF32>(bytes, hd * 4, 0, n, 0, hd, f.keys, 0, hd);
+    for (int64_t i = 0; i < n; i++) memcpy(gathered + i * hd, a.vCache + Paged::cache_row(a, sequence, j + i) * width + kvHead * hd, static_cast<size_t>(hd) * 4);
+    pack_straight<FormatF32>(bytes, hd * 4, 0, hd, 0, n, f.values, 0, n);
+    flash_tile(f, position, j, n);
+  }
+  for (int64_t r = 0; r < f.rows; r++) {
+    const int64_t h = kvHead * a.group + r % a.group;
+    flash_row(f, r, sinks ? sinks + h : nullptr, out + ((row + r / a.group) * heads + h) * hd, nullptr);
+  }
+}
+
+// A piece of work: `rows` > 0 is a tile of a prompt; 0 is one stretch of a single row, whose result goes to partial slot `part`.
+struct PagedTask {
+  int64_t row, rows, from, n, part;
+};
 
 static void pagedAttention(Pool* pool, float* out, const float* q, int64_t ldq, const float* kCache, const float* vCache, const int32_t* blockTable,
                            int64_t maxBlocks, int64_t blockSize, const int32_t* rowSequence, const int32_t* rowPosition, int64_t rows, int64_t heads,
                            int64_t kvHeads, int64_t headDim, double scale, int64_t window, double softcap, const float* sinks, int64_t cacheBlocks,
                            int64_t sequences) {
-  if (rows <= 0 || heads <= 0) return;
-  const int64_t group = heads / kvHeads, width = kvHeads * headDim;
+  if (rows <= 0 || heads <= 0 || !attention_shape(pool, "pagedAttention", heads, kvHeads, headDim)) return;
+  Paged a = {};
+  a.q = q;
+  a.kCache = kCache;
+  a.vCache = vCache;
+  a.blockTable = blockTable;
+  a.ldq = ldq;
+  a.maxBlocks = maxBlocks;
+  a.blockSize = blockSize;
+  a.group = heads / kvHeads;
+  a.kvHeads = kvHeads;
+  a.headDim = headDim;
+  a.window = window;
+  a.scale = static_cast<float>(scale);
+  a.cap = static_cast<float>(softcap);
+  int64_t most = 0;
   for (int64_t i = 0; i < rows; i++) {
     const int64_t s = rowSequence[i], p = rowPosition[i];
     if (s < 0 || s >= sequences || p < 0 || p >= maxBlocks * blockSize) {
       pool_fail(pool, "pagedAttention", "a row's sequence or position lies outside the block table", i, s < 0 || s >= sequences ? s : p);
       return;
     }
-    const int64_t first = window > 0 && p >= window ? p - window + 1 : 0;
+    const int64_t first = Paged::first(a, p);
     for (int64_t b = first / blockSize; b <= p / blockSize; b++) {
       const int64_t block = blockTable[s * maxBlocks + b];
       if (block < 0 || block >= cacheBlocks) {
@@ -91,47 +198,87 @@ static void pagedAttention(Pool* pool, float* out, const float* q, int64_t ldq, 
         return;
       }
     }
+    most += ceil_div(p - first + 1, DECODE_KEYS) + 1;
   }
-  const float cap = static_cast<float>(softcap), factor = static_cast<float>(scale);
-  pool_for(pool, static_cast<int>(rows * kvHeads), [&](int task, int worker) {
-    const int64_t row = task / kvHeads, head = task % kvHeads;
-    const int64_t last = rowPosition[row];
-    const int64_t first = window > 0 && last >= window ? last - window + 1 : 0;
-    const int64_t n = last - first + 1, lds = (n + 15) / 16 * 16;
-    const int32_t* table = blockTable + static_cast<int64_t>(rowSequence[row]) * maxBlocks;
-    float* scores = static_cast<float*>(pool_scratch(pool, worker, static_cast<size_t>(DECODE_HEADS * lds) * 4));
-    for (int64_t g0 = 0; g0 < group; g0 += DECODE_HEADS) {
-      const int64_t g = min_i(DECODE_HEADS, group - g0);
-      const int64_t h = head * group + g0;
-      const float* qr = q + row * ldq + h * headDim;
-      float* o = out + (row * heads + h) * headDim;
-      for (int64_t j = 0; j < n; j++) {
-        const int64_t at = first + j;
-        const float* k = kCache + (table[at / blockSize] * blockSize + at % blockSize) * width + head * headDim;
-        switch (g) {
-          case 1: decode_scores<1>(qr, headDim, k, scores + j, lds); break;
-          case 2: decode_scores<2>(qr, headDim, k, scores + j, lds); break;
-          case 3: decode_scores<3>(qr, headDim, k, scores + j, lds); break;
-          default: decode_scores<4>(qr, headDim, k, scores + j, lds); break;
+  PagedTask* tasks = static_cast<PagedTask*>(pool_shared(pool, SLOT_DECODE, static_cast<size_t>(most) * sizeof(PagedTask)));
+  const int64_t tall = max_i(1, STACK_MAX / a.group);
+  int64_t count = 0, parts = 0;
+  for (int64_t i = 0; i < rows;) {
+    int64_t run = 1;
+    while (i + run < rows && rowSequence[i + run] == rowSequence[i] && rowPosition[i + run] == rowPosition[i] + run) run++;
+    if (run > 1 && run * a.group >= PREFILL_STACK) {
+      const int64_t tiles = ceil_div(run, tall);
+      for (int64_t t = 0; t < tiles; t++) {
+        const int64_t from = run * t / tiles;
+        tasks[count++] = {i + from, run * (t + 1) / tiles - from, 0, 0, 0};
+      }
+    } else {
+      for (int64_t r = i; r < i + run; r++) {
+        const int64_t first = Paged::first(a, rowPosition[r]), n = rowPosition[r] - first + 1, pieces = ceil_div(n, DECODE_KEYS);
+        for (int64_t t = 0; t < pieces; t++) {
+          const int64_t from = n * t / pieces;
+          tasks[count++] = {r, 0, first + from, n * (t + 1) / pieces - from, parts++};
         }
       }
-      float inverse[DECODE_HEADS];
-      for (int64_t i = 0; i < g; i++)
-        inverse[i] = decode_softmax(scores + i * lds, n, factor, cap, sinks != nullptr, sinks ? sinks[h + i] : 0.0f);
-      memset(o, 0, static_cast<size_t>(g * headDim) * 4);
-      for (int64_t j = 0; j < n; j++) {
-        const int64_t at = first + j;
-        const float* v = vCache + (table[at / blockSize] * blockSize + at % blockSize) * width + head * headDim;
-        switch (g) {
-          case 1: decode_values<1>(scores + j, lds, v, o, headDim); break;
-          case 2: decode_values<2>(scores + j, lds, v, o, headDim); break;
-          case 3: decode_values<3>(scores + j, lds, v, o, headDim); break;
-          default: decode_values<4>(scores + j, lds, v, o, headDim); break;
-        }
-      }
-      for (int64_t i = 0; i < g; i++) {
-        for (int64_t c = 0; c < headDim; c++) o[i * headDim + c] *= inverse[i];
+    }
+    i += run;
+  }
+  // A partial result: o [heads, headDim], then (m, l) of each head.
+  const int64_t partFloats = heads * (headDim + 2);
+  float* partial = static_cast<float*>(pool_shared(pool, SLOT_DECODE_PARTS, static_cast<size_t>(parts * partFloats + 16) * 4));
+  const int64_t scratch = flash_bytes(headDim) + Carver::bytes(KEYS * headDim);
+  pool_for(pool, static_cast<int>(count * kvHeads), [&](int task, int worker) {
+    // Later pieces of a prompt see more: they go first.
+    const PagedTask& t = tasks[count - 1 - task / kvHeads];
+    const int64_t kvHead = task % kvHeads, sequence = rowSequence[t.row];
+    if (t.rows > 0) {
+      paged_tile(a, t.row, t.rows, sequence, rowPosition[t.row], kvHead, sinks, out, static_cast<char*>(pool_scratch(pool, worker, static_cast<size_t>(scratch))));
+      return;
+    }
+    float* o = partial + t.part * partFloats;
+    float* ml = o + heads * headDim;
+    for (int64_t g = 0; g < a.group; g += DECODE_HEADS) {
+      const int64_t h = kvHead * a.group + g;
+      const float* qr = q + t.row * ldq + h * headDim;
+      switch (min_i(DECODE_HEADS, a.group - g)) {
+        case 1: decode_part<1>(a, qr, sequence, kvHead, t.from, t.n, o + h * headDim, ml + 2 * h); break;
+        case 2: decode_part<2>(a, qr, sequence, kvHead, t.from, t.n, o + h * headDim, ml + 2 * h); break;
+        case 3: decode_part<3>(a, qr, sequence, kvHead, t.from, t.n, o + h * headDim, ml + 2 * h); break;
+        default: decode_part<4>(a, qr, sequence, kvHead, t.from, t.n, o + h * headDim, ml + 2 * h); break;
       }
     }
   });
+  // Few numbers: combined here, in order.
+  for (int64_t i = 0; i < count;) {
+    int64_t n = 1;
+    if (tasks[i].rows > 0) {
+      i++;
+      continue;
+    }
+    while (i + n < count && tasks[i + n].rows == 0 && tasks[i + n].row == tasks[i].row) n++;
+    for (int64_t h = 0; h < heads; h++) {
+      float* to = out + (tasks[i].row * heads + h) * headDim;
+      float m = sinks ? sinks[h] : -INFINITY;
+      for (int64_t p = 0; p < n; p++) {
+        const float pm = partial[tasks[i + p].part * partFloats + heads * headDim + 2 * h];
+        if (pm > m) m = pm;
+      }
+      float l = sinks ? exp_one(sinks[h] - m) : 0.0f;
+      for (int64_t p = 0; p < n; p++) {
+        const float* o = partial + tasks[i + p].part * partFloats;
+        const float* ml = o + heads * headDim + 2 * h;
+        const float f = ml[0] == m ? 1.0f : exp_one(ml[0] - m);
+        l += ml[1] * f;
+        o += h * headDim;
+        if (p == 0) {
+          for (int64_t c = 0; c < headDim; c++) to[c] = o[c] * f;
+        } else {
+          for (int64_t c = 0; c < headDim; c++) to[c] += o[c] * f;
+        }
+      }
+      const float inverse = 1.0f / l;
+      for (int64_t c = 0; c < headDim; c++) to[c] *= inverse;
+    }
+    i += n;
+  }
 }

@@ -65,9 +65,16 @@ struct FormatF16 {
   }
   static void encode(const float* x, int64_t n, uint8_t* out) {
     uint16_t* h = reinterpret_cast<uint16_t*>(out);
-    int64_t i = 0;
-    for (; i + VW <= n; i += VW) vstore_f16(h + i, vload(x + i));
-    for (; i < n; i++) h[i] = float_to_half(x[i]);
+    for (int64_t i = 0; i < n; i += VW) {
+      const int64_t left = n - i;
+      if (left >= VW) {
+        vstore_f16(h + i, vload(x + i));
+      } else {
+        uint16_t t[VW];
+        vstore_f16(t, vloadn(x + i, left));
+        memcpy(h + i, t, static_cast<size_t>(left) * 2);
+      }
+    }
   }
 };
 
