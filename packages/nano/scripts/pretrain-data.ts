@@ -1,7 +1,7 @@
 /**
  * Writes nano's pretraining rows, tokenised.
  *
- *   bun packages/nano/scripts/pretrain-data.ts --rows 130000 --seed 1 --out .cache/nano/train.jsonl
+ *   bun packages/nano/scripts/pretrain-data.ts --rows 200000 --seed 1 --out .cache/nano/train.jsonl
  *   bun packages/nano/scripts/pretrain-data.ts --rows 1000 --seed 2 --out .cache/nano/valid.jsonl
  *
  * `--format tokens` (default): jsonl of {"tokens":[...]}, which every command reads (without a mask, all tokens are scored).

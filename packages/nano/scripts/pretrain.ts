@@ -1,7 +1,7 @@
 /**
  * Pretrains nano with Sloth's own trainer, from random weights, and writes model/model.safetensors (f16) and loss-curve.json.
  *
- *   bun packages/nano/scripts/pretrain-data.ts --rows 130000 --seed 1 --out .cache/nano/train.jsonl
+ *   bun packages/nano/scripts/pretrain-data.ts --rows 200000 --seed 1 --out .cache/nano/train.jsonl
  *   bun packages/nano/scripts/pretrain-data.ts --rows 1000 --seed 2 --out .cache/nano/valid.jsonl
  *   bun packages/nano/scripts/pretrain.ts                    # about an hour on 2 cores; resumes an interrupted run
  *
