@@ -73,6 +73,23 @@ describe("RunDirectory", () => {
     expect(run.name).toBe("other")
   })
 
+  test("a model's folder is not called a run, and stays as it was", async () => {
+    const directory = join(root, "a-model")
+    mkdirSync(directory)
+    for (const text of ['{"architectures":["LlamaForCausalLM"]}', "not json", "null"]) {
+      writeFileSync(join(directory, "config.json"), text)
+      const error = await RunDirectory.create({ directory }).catch((e: unknown) => e)
+      if (!isSlothError(error)) throw error
+      expect(error.code).toBe("SLOTH_RUN_NOT_EMPTY")
+      expect(error.message).toContain("config.json that no run wrote")
+      expect(readFileSync(join(directory, "config.json"), "utf8")).toBe(text)
+      expect(readdirSync(directory)).toEqual(["config.json"])
+    }
+    // A run of a later version is a run all the same.
+    writeFileSync(join(directory, "config.json"), '{"sloth":{"version":"9.0.0","format":2}}')
+    expect(await codeOf(() => RunDirectory.create({ directory }))).toBe("SLOTH_RUN_EXISTS")
+  })
+
   test("what is not a run is not resumed", async () => {
     const directory = join(root, "not-a-run")
     expect(await codeOf(() => RunDirectory.resume(directory))).toBe("SLOTH_FILE_NOT_FOUND")

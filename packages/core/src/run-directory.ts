@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, readdirSync, statSync } from "node:fs"
 import { basename, join, resolve } from "node:path"
 import { recoverDirectory, removeTemporaries, writeFileAtomic } from "./atomic-file.ts"
-import { SlothError } from "./errors.ts"
+import { isSlothError, SlothError } from "./errors.ts"
 import { fileError, systemCode } from "./file-error.ts"
 import { acquireRunLock } from "./internal/run-lock.ts"
 import { slothVersion } from "./version.ts"
@@ -181,13 +181,33 @@ export interface CreateRunOptions {
   readonly prefix?: string
 }
 
-const exists = (directory: string): SlothError =>
-  new SlothError("SLOTH_RUN_EXISTS", {
-    what: `${directory} holds a run already.`,
-    why: "A run is never overwritten.",
-    next: "Continue it with --resume, or choose another folder with --run.",
-    fields: { path: directory },
+/** True where the marker of a run stands, whatever the version that wrote it; its content may be unreadable for this one. */
+const bearsRunMark = (directory: string): boolean => {
+  try {
+    readRunConfig(directory)
+    return true
+  } catch (error) {
+    return isSlothError(error) && error.code === "SLOTH_RUN_FORMAT"
+  }
+}
+
+/** Refuses a folder that has a config.json: it is a run, or somebody else's, such as a model's. */
+const requireNoConfig = ({ config, root }: RunPaths): void => {
+  if (!existsSync(config)) return
+  if (bearsRunMark(root))
+    throw new SlothError("SLOTH_RUN_EXISTS", {
+      what: `${root} holds a run already.`,
+      why: "A run is never overwritten.",
+      next: "Continue it with --resume, or choose another folder with --run.",
+      fields: { path: root },
+    })
+  throw new SlothError("SLOTH_RUN_NOT_EMPTY", {
+    what: `${root} holds a config.json that no run wrote.`,
+    why: "It looks like the folder of a model or of another program; a run needs a folder of its own.",
+    next: "Choose a new or empty folder with --run.",
+    fields: { path: root, config },
   })
+}
 
 const makeDirectory = (path: string, recursive: boolean): boolean => {
   try {
@@ -256,11 +276,11 @@ export class RunDirectory implements Disposable {
       }
     }
     const paths = runPaths(directory)
-    if (existsSync(paths.config)) throw exists(directory)
+    requireNoConfig(paths)
     const lock = acquireRunLock(paths.lock, directory)
     try {
       // again, now that nobody else can write: two runs may have passed the first look together
-      if (existsSync(paths.config)) throw exists(directory)
+      requireNoConfig(paths)
       if (!isVacant(paths)) {
         throw new SlothError("SLOTH_RUN_NOT_EMPTY", {
           what: `${directory} is not empty.`,

@@ -1,11 +1,14 @@
 import { SlothError } from "@sloth/core"
 import type { CausalLM } from "@sloth/model"
-import type { ActivationPolicy, Tensor } from "@sloth/tensor"
+import { weightFormat, type ActivationPolicy, type Tensor } from "@sloth/tensor"
 import { crossEntropyPass, readLogprobs, recordedLogprobs } from "./forward.ts"
 import { buildMicroBatch, splitUnits, type MicroBatch, type SplitOptions } from "./micro-batch.ts"
 import { unitSize, type LogprobLoss, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import { clipFactor, type AdamW } from "./optimizer.ts"
 import { MICRO_BATCHES_AHEAD, yieldToLoop } from "./internal/yield.ts"
+
+/** Weights that are dequantised at a time to look for a NaN: 16 MB. */
+const CHECKED_AT_ONCE = 4 << 20
 
 /** How optimizer steps run. */
 export interface StepOptions<Unit extends TrainingUnit = TrainingUnit> extends SplitOptions {
@@ -168,7 +171,7 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
     }
   }
 
-  /** Finds what went bad first: a parameter, then the loss, then a gradient. */
+  /** Finds what went bad first: a parameter, then a frozen tensor of the model, then the loss, then a gradient. */
   async #diagnose(
     step: number,
     batches: readonly MicroBatch<Unit>[],
@@ -187,16 +190,27 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
     if (bad !== undefined)
       return failed(
         `parameter ${bad}`,
-        "An update before this step made it so.",
-        "Lower learningRate, or raise epsilon.",
+        step === 1
+          ? "No update had run yet: it was so when the model or the adapter was loaded."
+          : "An update before this step made it so.",
+        step === 1
+          ? "The file is damaged or was made from a failed run: fetch it again, or use another."
+          : "Lower learningRate, or raise epsilon.",
+      )
+    const frozen = await firstNonFiniteFrozen(this.#model)
+    if (frozen !== undefined)
+      return failed(
+        `${frozen.kind} ${frozen.name}`,
+        `It is not trained: it was so when the ${frozen.kind === "weight" ? "model" : "adapter"} was loaded.`,
+        `The ${frozen.kind === "weight" ? "model" : "adapter"}'s file is damaged or was made from a failed run: fetch it again, or use another.`,
       )
     const loss = batches.findIndex((_, i) => !Number.isFinite(hostLosses[i] ?? read[i]!))
     if (loss >= 0) {
       const rows = [...new Set(batches[loss]!.units.map((u) => u.row))]
       return failed(
         "loss",
-        `It came up in the micro-batch with rows ${rows.slice(0, 8).join(", ")}${rows.length > 8 ? ", ..." : ""}; all trainable parameters are finite.`,
-        "Look at these rows, and check that the model's weights are sound.",
+        `It came up in the micro-batch with rows ${rows.slice(0, 8).join(", ")}${rows.length > 8 ? ", ..." : ""}; all weights of the model and all trainable parameters are finite.`,
+        "Look at these rows; a lower learningRate may keep activations in range.",
         { rows },
       )
     }
@@ -208,6 +222,52 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
       { rows: [...new Set(batches.flatMap((b) => b.units.map((u) => u.row)))] },
     )
   }
+}
+
+/**
+ * The first tensor that is not trained and holds a NaN or an infinity, in whatever format it is stored: weights in the order of the model, then frozen adapters.
+ * Blocks are looked at as they act, dequantised some rows at a time.
+ */
+export const firstNonFiniteFrozen = async (
+  model: CausalLM,
+): Promise<{ readonly kind: "weight" | "adapter"; readonly name: string } | undefined> => {
+  const { engine } = model
+  const { kernels } = engine.backend
+  for (const ref of new Set(model.weights.values())) {
+    if (model.trainsWeight(ref)) continue
+    const cols = ref.shape.at(-1)!
+    const rows = ref.shape.reduce((a, b) => a * b, 1) / cols
+    const step = Math.max(1, Math.min(rows, Math.floor(CHECKED_AT_ONCE / cols)))
+    const floats = ref.tensor.dtype === "f32"
+    const pieces = floats ? 1 : Math.ceil(rows / step)
+    const made = engine.noGrad(() =>
+      engine.scope(() => {
+        const counts = engine.zeros([pieces], "i32")
+        if (floats) kernels.countNonFinite(counts.handle, 0, ref.tensor.handle, ref.tensor.size)
+        else {
+          const { code } = weightFormat(ref.tensor.dtype)
+          const part = engine.empty([step, cols])
+          for (let piece = 0; piece < pieces; piece++) {
+            const count = Math.min(step, rows - piece * step)
+            const ids = engine.from(Int32Array.from({ length: count }, (_, i) => piece * step + i))
+            kernels.embedding(part.handle, ref.tensor.handle, code, ids.handle, count, rows, cols, 1) // [count, cols]
+            kernels.countNonFinite(counts.handle, piece, part.handle, count * cols)
+          }
+        }
+        return counts
+      }),
+    )
+    const bad = ((await made.read()) as Int32Array).some((n) => n > 0)
+    made.dispose()
+    if (bad) return { kind: "weight", name: ref.name }
+  }
+  const frozen = [...model.linears].flatMap(([path, layer]) =>
+    Object.entries(layer.adapter?.tensors ?? {}).flatMap(([suffix, tensor]) =>
+      tensor.requiresGrad ? [] : [{ name: `base_model.model.${path}.${suffix}`, tensor }],
+    ),
+  )
+  const name = frozen.length === 0 ? undefined : await firstNonFinite(model, frozen)
+  return name === undefined ? undefined : { kind: "adapter", name }
 }
 
 /** Name of the first tensor that holds a NaN or an infinity. */

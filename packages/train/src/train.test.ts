@@ -14,13 +14,27 @@ import {
   type Tracker,
 } from "@sloth/core"
 import type { Example } from "@sloth/data"
-import { loadPeftAdapter, readSafetensors } from "@sloth/model"
-import { createReferenceBackend, Engine } from "@sloth/tensor"
+import {
+  attachLora,
+  CausalLM,
+  DEFAULT_LORA,
+  fileWeights,
+  loadPeftAdapter,
+  readGguf,
+  readSafetensors,
+  savePeftAdapter,
+  writeGguf,
+  type GgufInput,
+} from "@sloth/model"
+import { llamaFamily } from "@sloth/model-llama"
+import { createReferenceBackend, Engine, ModuleBuilder, weightFormat } from "@sloth/tensor"
 import { verifyCheckpoint } from "./checkpoint.ts"
 import { evaluateExamples } from "./evaluate.ts"
 import { countingExamples, examplesOf, goldenDir, randomFiles, readGolden, tinyFiles } from "./internal/testing/tiny.ts"
 import type { Objective } from "./objective.ts"
+import type { TrainModel } from "./model-files.ts"
 import { pretraining, sft } from "./sft.ts"
+import { firstNonFiniteFrozen } from "./step-runner.ts"
 import { train } from "./train.ts"
 import type { TrainOptions } from "./train-options.ts"
 
@@ -544,22 +558,73 @@ describe("numbers that are not finite", () => {
     expect(error.fields["tensor"]).toMatch(/^gradient of base_model\.model\.model\.layers\.0\..*lora_[AB]\.weight$/)
   })
 
-  test("a NaN in the base model is reported as the loss, with the rows", async () => {
+  // The tiny model's files with one number of one frozen matrix replaced.
+  const planted = async (dtype: "F32" | "Q4_1", weight: string): Promise<TrainModel> => {
+    const clean = randomFiles()
+    using model = clean.build(engine)
+    const path = join(folder, `${dtype}.gguf`)
+    const inputs: GgufInput[] = []
+    for (const ref of model.weights.values()) {
+      const values = (await ref.tensor.readFloats()).slice()
+      const stored = ref.shape.length === 1 ? "F32" : dtype
+      const bytes = stored === "F32" ? new Uint8Array(values.buffer) : new Uint8Array((values.length / 32) * 20)
+      if (stored === "Q4_1") weightFormat("q4_1").quantizeRow!(values, bytes, values.length)
+      inputs.push({ name: ref.name, dtype: stored, shape: ref.shape, data: bytes })
+    }
+    await writeGguf(path, [["general.architecture", { type: "string", value: "llama" }]], inputs)
+    const table = new Map(readGguf(path).tensors.map((entry) => [entry.name, entry]))
+    const { offset } = table.get(weight)!
+    const file = readFileSync(path)
+    if (dtype === "F32") file.writeFloatLE(Number.NaN, offset + 4 * 29)
+    else file.writeUInt16LE(0x7e00, offset + 20 * 17) // the f16 scale of the eighteenth block
+    writeFileSync(path, file)
+    const weights = new Map([...table].map(([name, entry]) => [name, { entry, interleavedHeadDim: undefined }]))
+    return {
+      ...clean,
+      build: (e: Engine) => new CausalLM(llamaFamily, clean.config, new ModuleBuilder(e, fileWeights(e, weights))),
+    }
+  }
+  for (const [dtype, weight] of [
+    ["F32", "model.layers.1.mlp.up_proj.weight"],
+    ["Q4_1", "model.layers.0.mlp.gate_proj.weight"],
+    ["F32", "model.norm.weight"],
+  ] as const)
+    test(`a NaN in a frozen weight of the file is found and named (${dtype}, ${weight})`, async () => {
+      const error = await errorOf(run({ model: await planted(dtype, weight) }))
+      expect(error.code).toBe("SLOTH_TRAIN_NAN")
+      expect(error.fields["tensor"]).toBe(`weight ${weight}`)
+      expect(error.message).toContain("No checkpoint was saved before.")
+    })
+
+  test("finite weights whose activations overflow are not accused", async () => {
     const files = randomFiles()
-    const broken = {
+    const loud = {
       ...files,
       build: (e: Engine) => {
         const model = files.build(e)
-        const values = new Float32Array(32).fill(1)
-        values[3] = Number.NaN
-        model.weights.get("model.norm.weight")!.tensor.write(values)
+        for (const layer of [0, 1])
+          model.weights
+            .get(`model.layers.${layer}.input_layernorm.weight`)!
+            .tensor.write(new Float32Array(32).fill(3e38))
         return model
       },
     }
-    const error = await errorOf(run({ model: broken }))
-    expect(error.code).toBe("SLOTH_TRAIN_NAN")
+    const error = await errorOf(run({ model: loud }))
     expect(error.fields["tensor"]).toBe("loss")
     expect((error.fields["rows"] as number[]).length).toBe(4)
-    expect(error.message).toContain("No checkpoint was saved before.")
+  })
+
+  test("a NaN in an adapter that is not trained is found and named", async () => {
+    using model = randomFiles().build(engine)
+    attachLora(model, { ...DEFAULT_LORA, rank: 2 }, 1)
+    expect(await firstNonFiniteFrozen(model)).toBeUndefined()
+    const bad = model.trainables().find((t) => t.name.includes("layers.1.self_attn.k_proj") && t.outer)!
+    bad.tensor.write(new Float32Array(bad.tensor.size).fill(Number.NEGATIVE_INFINITY))
+    expect(await firstNonFiniteFrozen(model)).toBeUndefined()
+    const path = join(folder, "bad-adapter")
+    await savePeftAdapter(model, path, { ...DEFAULT_LORA, rank: 2 }, "random")
+    using frozen = randomFiles().build(engine)
+    loadPeftAdapter(frozen, path)
+    expect(await firstNonFiniteFrozen(frozen)).toEqual({ kind: "adapter", name: bad.name })
   })
 })
