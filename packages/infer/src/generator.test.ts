@@ -1,9 +1,10 @@
 import { afterAll, describe, expect, test } from "bun:test"
 import { join } from "node:path"
-import { loadPeftAdapter, packedContext, type Tokenizer } from "@sloth/model"
+import { loadPeftAdapter, packedContext } from "@sloth/model"
 import { createReferenceBackend, Engine, linearLogprobs, SequenceLayout } from "@sloth/tensor"
 import { buildTiny } from "../../../tests/support/tiny.ts"
 import { goldenDir } from "../../../tests/support/golden.ts"
+import { letters } from "../testing/letters.ts"
 import { Generator } from "./generator.ts"
 import { StopFinder } from "./sampling.ts"
 
@@ -12,15 +13,6 @@ afterAll(() => {
   expect(engine.backend.memory.stats().liveBuffers).toBe(0)
   engine[Symbol.dispose]()
 })
-
-/** One letter a token: enough for what the generator asks of a tokenizer. */
-const letters = {
-  vocabSize: 131,
-  special: {},
-  endOfGeneration: new Set<number>([2]),
-  addBos: false,
-  streamDecoder: () => ({ push: (id: number) => `<${id}>`, end: () => "" }),
-} as unknown as Tokenizer
 
 const model = () => {
   const m = buildTiny(engine, "untied")

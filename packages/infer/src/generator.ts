@@ -84,7 +84,8 @@ export class Generator implements Disposable {
   readonly cache: PagedCache
   readonly #maxBatch: number
   readonly #chunk: number
-  readonly #adapters: boolean
+  /** False generates with the base model. */
+  readonly adapters: boolean
   /** The last text of a chat, kept so that the next turn only reads what is new. */
   #kept: { tokens: number[]; sequence: CachedSequence } | undefined
 
@@ -93,7 +94,7 @@ export class Generator implements Disposable {
     this.tokenizer = tokenizer
     this.#maxBatch = options.maxBatch ?? 16
     this.#chunk = options.prefillChunk ?? 1024
-    this.#adapters = options.adapters ?? true
+    this.adapters = options.adapters ?? true
     this.cache = new PagedCache(model, {
       maxTokens:
         options.cacheTokens ?? Math.min(model.config.maxPositions, 1 << 20) * this.#maxBatch + this.#maxBatch * 16,
@@ -260,7 +261,7 @@ export class Generator implements Disposable {
     }
     const picked = engine.noGrad(() =>
       engine.scope(() => {
-        const ctx = cachedContext(engine, this.cache, parts, this.#adapters)
+        const ctx = cachedContext(engine, this.cache, parts, this.adapters)
         const hidden = this.model.hidden(ctx, engine.from(Int32Array.from(ids))) // [rows, hidden]
         if (sampling.length === 0) return undefined
         const rows = last.length === ids.length ? hidden : gatherRows(hidden, engine.from(Int32Array.from(last)))
@@ -339,7 +340,7 @@ export class Generator implements Disposable {
     if (a.tokens.length === 0) a.firstAt = performance.now() - started
     a.tokens.push(id)
     a.logprobs.push(logprob)
-    const ends = !a.options.ignoreEnd && this.tokenizer.endOfGeneration.has(id)
+    const ends = (!a.options.ignoreEnd && this.tokenizer.endOfGeneration.has(id)) || a.options.stopTokens.includes(id)
     const text = ends ? "" : a.stop.push(a.decoder.push(id))
     a.text += text
     if (ends) a.finish = "end"
@@ -370,6 +371,33 @@ export class Generator implements Disposable {
         tokensPerSecond: a.tokens.length > 1 ? (a.tokens.length - 1) / seconds : 0,
       },
     }
+  }
+
+  /** Bytes of the cache after generating `count` (1) completions of `maxTokens` for each prompt, all grown to their limit: an upper bound, reached when they stop nowhere earlier. */
+  forecastCache(
+    prompts: readonly { readonly tokens: readonly number[]; readonly count?: number }[],
+    maxTokens: number,
+  ): number {
+    const { blockSize } = this.cache
+    // Completions share the whole blocks of their prompt but the last row, which each of them computes for itself.
+    const shared = prompts.map(({ tokens }) => Math.floor((tokens.length - 1) / blockSize))
+    const own = prompts.flatMap(({ tokens, count }, i) =>
+      Array<number>(count ?? 1).fill(
+        Math.ceil(Math.min(tokens.length + maxTokens, this.model.config.maxPositions) / blockSize) - shared[i]!,
+      ),
+    )
+    const largest = (values: readonly number[]): number =>
+      values
+        .toSorted((a, b) => b - a)
+        .slice(0, this.#maxBatch)
+        .reduce((a, b) => a + b, 0)
+    return this.cache.bytesFor((largest(shared) + largest(own)) * blockSize)
+  }
+
+  /** Gives the cache's memory back, a kept chat with it; the next request allocates it again. Not while completions grow. */
+  release(): void {
+    this.#kept = undefined
+    this.cache[Symbol.dispose]()
   }
 
   [Symbol.dispose](): void {

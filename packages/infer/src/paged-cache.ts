@@ -40,7 +40,27 @@ export class PagedCache implements Disposable {
 
   /** Tokens that could still be written. */
   get freeTokens(): number {
-    return (Math.floor(this.maxTokens / this.blockSize) - this.#blocks + this.#free.length) * this.blockSize
+    return (this.#most - this.#blocks + this.#free.length) * this.blockSize
+  }
+
+  /** Bytes that the cache has allocated. */
+  get bytes(): number {
+    return this.#blocks * this.blockSize * this.bytesPerToken
+  }
+
+  /** Bytes allocated once `tokens` tokens are held, with the room to grow that is taken along. */
+  bytesFor(tokens: number): number {
+    let blocks = 0
+    while (blocks * this.blockSize < tokens && blocks < this.#most) blocks = this.#grown(blocks)
+    return blocks * this.blockSize * this.bytesPerToken
+  }
+
+  get #most(): number {
+    return Math.floor(this.maxTokens / this.blockSize)
+  }
+
+  #grown(blocks: number): number {
+    return Math.min(this.#most, Math.max(blocks * 2, 16))
   }
 
   /** Keys and values of a layer, f32 [blocks, blockSize, kvHeads · headDim]. */
@@ -49,14 +69,14 @@ export class PagedCache implements Disposable {
   }
 
   #grow(blocks: number): void {
-    const most = Math.floor(this.maxTokens / this.blockSize)
+    const most = this.#most
     if (blocks > most)
       throw new SlothError("SLOTH_GENERATE_CACHE", {
         what: `The cache for keys and values is full: ${blocks * this.blockSize} tokens are needed, ${most * this.blockSize} allowed.`,
         next: "Generate fewer texts at a time, shorter ones, or allow a larger cache.",
         fields: { needed: blocks * this.blockSize, allowed: most * this.blockSize },
       })
-    const size = Math.min(most, Math.max(blocks, this.#blocks * 2, 16))
+    const size = this.#grown(this.#blocks)
     const larger = (old: Tensor | undefined, width: number): Tensor => {
       const t = this.engine.unscoped([size, this.blockSize, width])
       if (old !== undefined) {
@@ -143,5 +163,6 @@ export class PagedCache implements Disposable {
     this.#values = []
     this.#blocks = 0
     this.#free = []
+    this.#users = []
   }
 }

@@ -18,6 +18,8 @@ export interface SamplingOptions {
   readonly seed: number
   /** Texts that end the completion; they are not part of its text. */
   readonly stop: readonly string[]
+  /** Token ids that end the completion, beside the model's own end tokens; they belong to its tokens, not to its text. */
+  readonly stopTokens: readonly number[]
   /** True generates past the model's end tokens. */
   readonly ignoreEnd: boolean
 }
@@ -32,6 +34,7 @@ export const DEFAULT_SAMPLING: SamplingOptions = {
   repetitionPenalty: 1,
   seed: 0,
   stop: [],
+  stopTokens: [],
   ignoreEnd: false,
 }
 
@@ -73,6 +76,19 @@ export const samplingRow = (o: SamplingOptions): readonly number[] => [
   0,
   0,
 ]
+
+/** The seed of one completion of a batch: a mix of the batch's seed, the prompt's position and the completion's index, so that no two completions draw the same numbers. */
+export const requestSeed = (seed: number, prompt: number, index: number): number => {
+  // SplitMix64's finalizer (Steele, Lea & Flood 2014) over the three numbers in turn; 53 bits of it fit a number exactly.
+  let x = 0n
+  for (const part of [seed, prompt, index]) {
+    x = BigInt.asUintN(64, (x ^ BigInt(part)) + 0x9e3779b97f4a7c15n)
+    x = BigInt.asUintN(64, (x ^ (x >> 30n)) * 0xbf58476d1ce4e5b9n)
+    x = BigInt.asUintN(64, (x ^ (x >> 27n)) * 0x94d049bb133111ebn)
+    x ^= x >> 31n
+  }
+  return Number(x >> 11n)
+}
 
 /** Cuts a streaming text at the first stop text; holds back what could still become one. */
 export class StopFinder {
