@@ -1,9 +1,13 @@
 import type { JobResult } from "./child.ts"
+import { median } from "./stats.ts"
+
+/** A setting stays in while it has this share of its team's best speed; on a noisy machine one round does not decide between close ones. */
+const NEAR = 0.75
 
 /** Someone who does the job that is measured, each time in a process of its own. */
 export interface Competitor<T> {
   readonly name: string
-  /** Competitors of one team are settings of the same program: after the first round only the fastest of them goes on. */
+  /** Competitors of one team are settings of the same program: only those near the fastest of them go on to the next round. */
   readonly team: string
   readonly run: () => Promise<JobResult<T>>
 }
@@ -17,8 +21,7 @@ export interface Outcome<T> {
 }
 
 /**
- * Lets competitors do the same job in turn, `rounds` times, so that a slow minute of the machine hits all of them alike. `speed` ranks the settings of a team after the first round.
- * Returns outcomes by name.
+ * Lets competitors do the same job in turn, `rounds` times, so that a slow minute of the machine hits all of them alike. `speed` ranks the settings of a team after each round. Returns outcomes by name.
  */
 export const contest = async <T>(
   competitors: readonly Competitor<T>[],
@@ -37,16 +40,10 @@ export const contest = async <T>(
       else entry.error = result.error
       found.set(c.name, entry)
     }
-    if (round === 1) {
-      const best = new Map<string, { name: string; speed: number }>()
-      for (const c of running) {
-        const value = found.get(c.name)!.values[0]
-        if (value === undefined) continue
-        const known = best.get(c.team)
-        if (known === undefined || speed(value) > known.speed) best.set(c.team, { name: c.name, speed: speed(value) })
-      }
-      running = running.filter((c) => best.get(c.team)?.name === c.name)
-    }
+    const best = new Map<string, number>()
+    const middle = (c: Competitor<T>): number => median(found.get(c.name)!.values.map(speed))
+    for (const c of running) if (middle(c) > (best.get(c.team) ?? 0)) best.set(c.team, middle(c))
+    running = running.filter((c) => middle(c) >= NEAR * (best.get(c.team) ?? Number.POSITIVE_INFINITY))
   }
   return new Map(competitors.map((c) => [c.name, { name: c.name, team: c.team, ...found.get(c.name)! }]))
 }

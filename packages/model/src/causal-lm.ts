@@ -1,5 +1,6 @@
 import { SlothError } from "@sloth/core"
 import {
+  gatherRows,
   weightFormat,
   type Engine,
   type ForwardContext,
@@ -41,9 +42,11 @@ export class CausalLM<C extends ModelShape = ModelShape> implements Disposable {
     this.#body = family.build(config, builder)
   }
 
-  /** Token ids i32 [tokens] to final hidden states [tokens, hidden]. */
+  /** Token ids i32 [tokens] to final hidden states [tokens, hidden], or of the rows in `ctx.read` alone [read, hidden]. */
   hidden(ctx: ForwardContext, tokens: Tensor): Tensor {
-    return this.#body.forward(ctx, tokens)
+    const hidden = this.#body.forward(ctx, tokens)
+    // A family need not know of ctx.read; where it does, its result has as many rows already.
+    return ctx.read === undefined || hidden.shape[0] === ctx.read.rows.size ? hidden : gatherRows(hidden, ctx.read.rows)
   }
 
   get head(): Head {

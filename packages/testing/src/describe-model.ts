@@ -181,6 +181,67 @@ export const describeModel = <C extends ModelShape>(
           }
         }, true))
 
+      test("leaving out rows that nobody reads changes no loss and no gradient", () =>
+        withEngine(async (engine) => {
+          using model = build(engine)
+          attachLora(
+            model,
+            { rank: 2, alpha: 4, dropout: 0, targets: "all-linear", rankStabilized: false, modulesToSave: [] },
+            1,
+          )
+          const backend = engine.backend as ReturnType<typeof createReferenceBackend>
+          for (const t of model.trainables())
+            if (t.outer) backend.kernels.randomNormal(t.tensor.handle, 0, 0.2, t.tensor.size, 5, 9)
+          const ids = Int32Array.from(tokens(12))
+          // A prompt of 4 with two continuations, and a text of its own.
+          const layout = new SequenceLayout([
+            { start: 0, length: 4, parent: null },
+            { start: 4, length: 3, parent: 0 },
+            { start: 7, length: 2, parent: 0 },
+            { start: 9, length: 3, parent: null },
+          ])
+          const read = Int32Array.from([3, 5, 7, 10])
+          let first: Float64Array[] | undefined
+          for (const [policy, trimmed] of [
+            ["keep", false],
+            ["keep", true],
+            ["recompute", true],
+            ["checkpoint", true],
+          ] as const) {
+            const loss = engine.scope(() => {
+              const { result, tape } = engine.record(() => {
+                const context = packedContext(engine, layout, { policy, ...(trimmed ? { read } : {}) })
+                const hidden = model.hidden(context, engine.from(ids)) // [tokens or read, hidden]
+                if (trimmed && hidden.shape[0] !== read.length) fail(`${hidden.shape[0]} rows for ${read.length}.`)
+                return linearLogprobs(
+                  trimmed ? hidden : gatherRows(hidden, engine.from(read)),
+                  model.head.weight.tensor,
+                  engine.from(Int32Array.from([2, 3, 5, 7])),
+                  model.head,
+                ).logprobs
+              })
+              const ones = engine.empty([4])
+              backend.kernels.fill(ones.handle, 1, 4)
+              tape.backward([{ tensor: result, gradient: ones }])
+              return result
+            })
+            const got = [
+              backend.readFloat64(loss.handle),
+              ...model.trainables().map((t) => backend.readFloat64(t.tensor.grad!.handle)),
+            ]
+            loss.dispose()
+            model.clearGradients()
+            first ??= got
+            for (const [t, g] of got.entries())
+              for (const [i, v] of g.entries()) {
+                const want = first[t]![i]!
+                // Doubles: sums of a few dozen terms in another order, and zero rows more or less, stay far below this.
+                if (Math.abs(v - want) > 1e-11 * Math.max(1, Math.abs(want)))
+                  fail(`${t === 0 ? "log-prob" : `gradient ${t}`} ${i} is ${v} instead of ${want} (${policy}).`)
+              }
+          }
+        }, true))
+
       test("packed, shared and recomputed passes agree", () =>
         withEngine(async (engine) => {
           using model = build(engine)

@@ -21,9 +21,13 @@ export interface PassOptions {
 /** Hidden states of the scored rows `[scored, hidden]` with their targets i32 `[scored]`; called inside a scope. */
 const scoredHidden = (model: CausalLM, batch: MicroBatch, options: PassOptions): { h: Tensor; targets: Tensor } => {
   const { engine } = model
-  const context = packedContext(engine, batch.layout, options)
-  const hidden = model.hidden(context, engine.from(batch.tokens)) // [tokens, hidden]
-  return { h: gatherRows(hidden, engine.from(batch.rows)), targets: engine.from(batch.targets) } // [scored, hidden]
+  // What the last layer makes of rows that predict nothing is read by nobody.
+  const context = packedContext(engine, batch.layout, { ...options, read: batch.read })
+  const hidden = model.hidden(context, engine.from(batch.tokens)) // [read, hidden]
+  const targets = engine.from(batch.targets)
+  // Rows in order and each once: nothing is left to gather. Children of one prompt share its last row.
+  if (batch.at.length === batch.read.length && batch.at.every((row, i) => row === i)) return { h: hidden, targets }
+  return { h: gatherRows(hidden, engine.from(batch.at)), targets } // [scored, hidden]
 }
 
 /**

@@ -41,6 +41,25 @@ describe("units", () => {
     expect([made.sourceTokens, made.row]).toEqual([6, 3])
   })
 
+  test("a micro-batch names each row that predicts once", () => {
+    const shared: TrainingUnit = {
+      tokens: Int32Array.of(1, 2, 3, 4, 5),
+      segments: [
+        { length: 3, parent: null },
+        { length: 1, parent: 0 },
+        { length: 1, parent: 0 },
+      ],
+      scoredRows: Int32Array.of(2, 3, 2, 4),
+      targets: Int32Array.of(4, 6, 5, 7),
+      sourceTokens: 8,
+      row: 0,
+    }
+    const batch = buildMicroBatch([unit(12), shared])
+    expect([...batch.rows]).toEqual([11, 14, 15, 14, 16])
+    expect([...batch.read]).toEqual([11, 14, 15, 16])
+    expect([...batch.at].map((i) => batch.read[i]!)).toEqual([...batch.rows])
+  })
+
   test("a row with nothing scored becomes no unit; continued pretraining scores all", async () => {
     const rows = [{ tokens: Int32Array.of(1, 2, 3), mask: new Uint8Array(3), row: 0 }]
     const context = { settings: undefined, signal: undefined }

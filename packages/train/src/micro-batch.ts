@@ -31,6 +31,9 @@ export interface MicroBatch<Unit extends TrainingUnit = TrainingUnit> {
   readonly rows: Int32Array
   /** int32 `[scored]`. */
   readonly targets: Int32Array
+  /** Rows that predict anything, ascending and each once: `read[at[i]]` is `rows[i]`. */
+  readonly read: Int32Array
+  readonly at: Int32Array
   /** First scored position of each unit, and their number at the end. */
   readonly starts: readonly number[]
 }
@@ -59,5 +62,17 @@ export const buildMicroBatch = <Unit extends TrainingUnit>(units: readonly Unit[
     position += unit.targets.length
     starts.push(position)
   }
-  return { units, layout: new SequenceLayout(segments), tokens, rows, targets, starts }
+  const read = Int32Array.from(new Set(rows)).sort()
+  const place = new Int32Array(tokens.length)
+  for (const [i, r] of read.entries()) place[r] = i
+  return {
+    units,
+    layout: new SequenceLayout(segments),
+    tokens,
+    rows,
+    targets,
+    read,
+    at: rows.map((r) => place[r]!),
+    starts,
+  }
 }

@@ -2,6 +2,8 @@ import type { ModelBody } from "@sloth/model"
 import {
   add,
   gatedActivation,
+  gatherRows,
+  scatterRows,
   type AttentionShape,
   type ForwardContext,
   type ModuleBuilder,
@@ -44,17 +46,31 @@ export const build = (config: LlamaConfig, m: ModuleBuilder): ModelBody => {
   const rotary = m.rotary(config.rope)
   const { heads, kvHeads, headDim } = config
 
-  const forwardLayer = (ctx: ForwardContext, layer: (typeof layers)[number], x: Tensor): Tensor => {
+  // With `read` only those rows go on after the keys and values: nobody asks what the last layer makes of the others.
+  const forwardLayer = (
+    ctx: ForwardContext,
+    layer: (typeof layers)[number],
+    x: Tensor,
+    read?: ForwardContext["read"],
+  ): Tensor => {
+    const tokens = x.shape[0]!
     const normed = layer.inputNorm.forward(x) // [tokens, hidden]
-    let q = layer.q.forward(ctx, normed) // [tokens, heads · headDim]
+    let q = layer.q.forward(ctx, read === undefined ? normed : gatherRows(normed, read.rows)) // [tokens or read, heads · headDim]
     let k = layer.k.forward(ctx, normed) // [tokens, kvHeads · headDim]
     const v = layer.v.forward(ctx, normed) // [tokens, kvHeads · headDim]
     if (layer.rotates) {
-      q = rotary.forward(ctx, q, heads, headDim)
+      q = rotary.forward(read === undefined ? ctx : { ...ctx, positions: read.positions }, q, heads, headDim)
       k = rotary.forward(ctx, k, kvHeads, headDim)
     }
-    const attended = ctx.attend(layer.index, q, k, v, layer.shape) // [tokens, heads · headDim]
-    const middle = add(x, layer.o.forward(ctx, attended)) // [tokens, hidden]
+    // Attention wants a query a row; those of rows that are not read are zero, and so is what comes back to them.
+    if (read !== undefined) q = scatterRows(q, read.rows, tokens) // [tokens, heads · headDim]
+    let attended = ctx.attend(layer.index, q, k, v, layer.shape) // [tokens, heads · headDim]
+    let residual = x
+    if (read !== undefined) {
+      attended = gatherRows(attended, read.rows) // [read, heads · headDim]
+      residual = gatherRows(x, read.rows) // [read, hidden]
+    }
+    const middle = add(residual, layer.o.forward(ctx, attended)) // [tokens or read, hidden]
     const mlpInput = layer.mlpNorm.forward(middle)
     const h = gatedActivation(layer.gate.forward(ctx, mlpInput), layer.up.forward(ctx, mlpInput), "silu") // [tokens, intermediate]
     return add(middle, layer.down.forward(ctx, h)) // [tokens, hidden]
@@ -72,7 +88,12 @@ export const build = (config: LlamaConfig, m: ModuleBuilder): ModelBody => {
     forward: (ctx, tokens) => {
       let x = embed.forward(tokens) // [tokens, hidden]
       for (const layer of layers)
-        x = ctx.block(layer.index, x, (input) => forwardLayer(ctx, layer, input), anchor(layer))
+        x = ctx.block(
+          layer.index,
+          x,
+          (input) => forwardLayer(ctx, layer, input, layer.index === config.layers - 1 ? ctx.read : undefined),
+          anchor(layer),
+        )
       return norm.forward(x)
     },
     head: { weight: headWeight, softcap: 0, logitScale: 1 },

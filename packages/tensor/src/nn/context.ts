@@ -9,6 +9,11 @@ export interface ForwardContext {
   readonly positions: Tensor
   /** Largest position plus one, in tokens. */
   readonly maxLength: number
+  /**
+   * The rows whose final hidden states are read, i32 [n] ascending and different, fewer than all, with their positions; absent when all are read. A family may leave
+   * the other rows out of what its last layer does after the keys and values, and return [n, hidden].
+   */
+  readonly read?: { readonly rows: Tensor; readonly positions: Tensor }
   /** Attention of layer `layer`; q [tokens, heads · headDim], k and v [tokens, kvHeads · headDim], result as q. */
   attend(layer: number, q: Tensor, k: Tensor, v: Tensor, shape: AttentionShape, sinks?: Tensor): Tensor
   /** Runs one transformer block under the activation policy; `anchor` is a trainable tensor inside it, if any. */

@@ -10,7 +10,7 @@ import { add, dropout, mul, scale } from "./elementwise.ts"
 import { linear } from "./linear.ts"
 import { linearCrossEntropy, linearLogprobs } from "./loss.ts"
 import { rmsNorm } from "./norm.ts"
-import { embedding, gatherRows } from "./rows.ts"
+import { embedding, gatherRows, scatterRows } from "./rows.ts"
 
 // Buffers hold doubles here, so a central difference of step h has an error of h² from the third derivative and 1e-16/h from rounding: 1e-5 balances both near 1e-10.
 const backend = createReferenceBackend({ float64: true })
@@ -134,6 +134,12 @@ describe("gradients are those of finite differences in double precision", () => 
     const rows = engine.keep(engine.from(Int32Array.from([3, 0, 0])))
     await check([w], () => gatherRows(embedding(w, ids, 1.5), rows))
     ids.dispose()
+    rows.dispose()
+  })
+  test("scattered rows", async () => {
+    const x = leaf([3, 4])
+    const rows = engine.keep(engine.from(Int32Array.from([4, 1, 2])))
+    await check([x], () => scatterRows(mul(x, x), rows, 6))
     rows.dispose()
   })
   test("rope rotates in place and back", async () => {

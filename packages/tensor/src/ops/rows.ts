@@ -65,6 +65,33 @@ const gatherOp: Op<{ rows: number }> = {
   tolerance: { f32: F32_TOLERANCE },
 }
 
+// Inputs: x [n, cols], index i32 [n].
+const scatterOp: Op<{ rows: number }> = {
+  name: "scatterRows",
+  saves: () => [false, true],
+  forward: (engine, { rows }, [x, index]) => {
+    const [n, cols] = x!.shape as [number, number]
+    const out = engine.empty([rows, cols])
+    engine.backend.kernels.scatterRows(out.handle, x!.handle, index!.handle, n, cols, rows, 0)
+    return { outputs: [out] }
+  },
+  backward: ({ engine, saved, gradients: [d], sink }) => {
+    const index = saved(1)!
+    const cols = d!.shape[1]!
+    const dx = engine.empty([index.size, cols])
+    engine.backend.kernels.gatherRows(dx.handle, d!.handle, index.handle, index.size, cols)
+    sink.give(0, dx)
+  },
+  tolerance: { f32: F32_TOLERANCE },
+}
+
+/** y [rows, cols] with y[index[i]] = x[i] and zeros elsewhere: x [n, cols] f32, index i32 [n] without repetition. The way back is a gather. */
+export const scatterRows = (x: Tensor, index: Tensor, rows: number): Tensor => {
+  if (x.shape.length !== 2 || x.shape[0] !== index.size)
+    throw shapeMismatch("scatterRows", "x [n, cols] and index [n]", x.shape, index.shape)
+  return apply(x.engine, scatterOp, { rows }, [x, index])[0]!
+}
+
 /** x[index]: x [rows, cols] f32, index i32 [n], result [n, cols]. */
 export const gatherRows = (x: Tensor, index: Tensor): Tensor => {
   if (x.shape.length !== 2) throw shapeMismatch("gatherRows", "x [rows, cols]", x.shape)
