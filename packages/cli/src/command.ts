@@ -1,4 +1,5 @@
 import type { ConfigSchema, Logger } from "@sloth/core"
+import type { MethodFlags } from "./method-flags.ts"
 import type { Terminal } from "./terminal/terminal.ts"
 
 /** A word after the command that is not a flag. */
@@ -29,6 +30,8 @@ export interface CommandInput<O> {
   readonly positionals: readonly string[]
   /** Flags of {@link SettingsFlags} that were given, parsed; empty where there are none. */
   readonly settings: Readonly<Record<string, unknown>>
+  /** Flags of {@link MethodFlags} that were given, parsed. */
+  readonly methodSettings: Readonly<Record<string, unknown>>
   /** Flags that say which plugins and which backend to use; empty for commands that need none. */
   readonly session: SessionFlags
   readonly terminal: Terminal
@@ -58,6 +61,10 @@ export interface CliCommand<O = never> {
   readonly positionals?: readonly Positional[]
   readonly options: ConfigSchema
   readonly settings?: SettingsFlags
+  /** True when it trains by a method: it gets the flags of the method's settings. */
+  readonly takesMethod?: boolean
+  /** The settings of the method, once it is known. */
+  readonly method?: MethodFlags
   /** True when it works with models: it gets the session flags. */
   readonly session: boolean
   /** One-letter forms by option key. */

@@ -12,16 +12,19 @@ export interface FlagGroup {
   readonly schema: ConfigSchema
 }
 
-/** Flags of a command in the order in which help shows them; a key belongs to the first group that has it. */
+/** Flags of a command in the order in which help shows them; a flag belongs to the first group that has it. */
 export const flagGroups = (command: CliCommand): readonly FlagGroup[] => {
   const seen = new Set<string>()
-  const group = (title: string, schema: ConfigSchema): FlagGroup => {
-    const fields = describeConfig(schema).filter(({ key }) => !seen.has(key))
-    for (const { key } of fields) seen.add(key)
+  const group = (title: string, schema: ConfigSchema, flags?: ReadonlyMap<string, string>): FlagGroup => {
+    const fields = describeConfig(schema)
+      .map((field) => ({ ...field, flag: flags?.get(field.key) ?? field.flag }))
+      .filter(({ flag }) => !seen.has(flag))
+    for (const { flag } of fields) seen.add(flag)
     return { title, fields, schema }
   }
   return [
     group("Flags", command.options),
+    ...(command.method === undefined ? [] : [group(command.method.title, command.method.schema, command.method.flags)]),
     ...(command.settings === undefined ? [] : [group(command.settings.title, command.settings.schema)]),
     ...(command.session ? [group("Plugins and backend", SessionFlagsSchema)] : []),
   ].filter(({ fields }) => fields.length > 0)
@@ -54,7 +57,7 @@ export const commandParameters = (
 ): Record<string, Flag.Flag<Parsed> | Argument.Argument<unknown>> => {
   const parameters: Record<string, Flag.Flag<Parsed> | Argument.Argument<unknown>> = {}
   for (const { fields } of flagGroups(command))
-    for (const field of fields) parameters[`flag:${field.key}`] = effectFlag(command, field)
+    for (const field of fields) parameters[`flag:${field.flag}`] = effectFlag(command, field)
   for (const positional of command.positionals ?? []) {
     const text = Argument.String(positional.name).pipe(Argument.withDescription(positional.description))
     parameters[`argument:${positional.name}`] =
@@ -77,6 +80,7 @@ const given = (value: unknown): FlagValue | undefined => {
 export interface ReadFlags {
   readonly options: unknown
   readonly settings: Readonly<Record<string, unknown>>
+  readonly methodSettings: Readonly<Record<string, unknown>>
   readonly session: Readonly<Record<string, unknown>>
   readonly positionals: readonly string[]
 }
@@ -86,13 +90,15 @@ class Collected {
   readonly #issues: ConfigIssue[] = []
 
   /** The result, or undefined where flags were wrong. */
-  try<R>(body: () => R): R | undefined {
+  try<R>(body: () => R, flags?: ReadonlyMap<string, string>): R | undefined {
     try {
       return body()
     } catch (error) {
       const issues = isSlothError(error) ? (error.fields["issues"] as readonly ConfigIssue[] | undefined) : undefined
       if (issues === undefined) throw error
-      this.#issues.push(...issues.map(asFlag))
+      // What a method must be given may stand in the configuration file, which is read later.
+      const own = flags === undefined ? issues : issues.filter(({ problem }) => problem !== "missing")
+      this.#issues.push(...own.map((issue) => asFlag(issue, flags)))
       return undefined
     }
   }
@@ -103,9 +109,9 @@ class Collected {
 }
 
 /** An issue of a key, told as its flag. */
-const asFlag = (issue: ConfigIssue): ConfigIssue => {
+const asFlag = (issue: ConfigIssue, flags?: ReadonlyMap<string, string>): ConfigIssue => {
   if (issue.key.startsWith("--")) return issue
-  const flag = keyToFlag(issue.key)
+  const flag = flags?.get(issue.key) ?? keyToFlag(issue.key)
   return {
     ...issue,
     key: flag,
@@ -125,10 +131,10 @@ export const readFlags = (command: CliCommand, parsed: Readonly<Record<string, u
   const groups = new Map<ConfigSchema, Record<string, unknown>>()
   for (const { fields, schema } of flagGroups(command)) {
     const values: Record<string, unknown> = {}
-    for (const { key } of fields)
+    for (const { key, flag } of fields)
       Object.assign(
         values,
-        wrong.try(() => parseFlags(schema, { [key]: given(parsed[`flag:${key}`]) }, name)),
+        wrong.try(() => parseFlags(schema, { [key]: given(parsed[`flag:${flag}`]) }, name)),
       )
     groups.set(schema, values)
   }
@@ -136,23 +142,27 @@ export const readFlags = (command: CliCommand, parsed: Readonly<Record<string, u
   const session = wrong.try(() => decodeConfig(SessionFlagsSchema, groups.get(SessionFlagsSchema) ?? {}, name))
   const settings = (command.settings === undefined ? undefined : groups.get(command.settings.schema)) ?? {}
   if (command.settings !== undefined) wrong.try(() => decodeConfig(command.settings!.schema, settings, name))
+  const methodSettings = (command.method === undefined ? undefined : groups.get(command.method.schema)) ?? {}
+  if (command.method !== undefined)
+    wrong.try(() => decodeConfig(command.method!.schema, methodSettings, name), command.method.flags)
   wrong.throw()
   const positionals = (command.positionals ?? []).flatMap((positional) => {
     const value = given(parsed[`argument:${positional.name}`])
     return value === undefined ? [] : Array.isArray(value) ? (value as string[]) : [String(value)]
   })
-  return { options, settings, session: session ?? {}, positionals }
+  return { options, settings, methodSettings, session: session ?? {}, positionals }
 }
 
 /** The flag that was probably meant: by spelling, or by the name that another tool gives the same setting. */
 export const suggestFlag = (command: CliCommand, wrong: string): string | undefined => {
-  for (const { schema } of flagGroups(command)) {
+  for (const { schema, fields } of flagGroups(command)) {
     try {
       parseFlags(schema, { [wrong.replace(/^-+/, "").replace(/=.*$/, "")]: "" }, { name: "" })
     } catch (error) {
       const issues = (error as { fields?: { issues?: readonly { suggestion?: string }[] } }).fields?.issues
       const suggestion = issues?.[0]?.suggestion
-      if (suggestion !== undefined) return suggestion
+      // The method's own flag may have another name than its key.
+      if (suggestion !== undefined) return fields.find(({ key }) => keyToFlag(key) === suggestion)?.flag ?? suggestion
     }
   }
   return undefined

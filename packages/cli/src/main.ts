@@ -61,7 +61,12 @@ const findCommand = async (argv: readonly string[], terminal: Terminal): Promise
   const word = argv.find((arg) => !arg.startsWith("-"))
   if (word === undefined) return undefined
   const entry = commands.find(({ name }) => name === word)
-  if (entry !== undefined) return (await entry.load()).command
+  if (entry !== undefined) {
+    const { command } = await entry.load()
+    if (command.takesMethod !== true) return command
+    const { withMethodFlags } = await import("./method-flags.ts")
+    return withMethodFlags(command, argv)
+  }
   const { pluginCommand } = await import("./plugin-command.ts")
   return pluginCommand(word, argv, terminal)
 }
@@ -78,10 +83,11 @@ export const main = async (argv: readonly string[], terminal: Terminal = process
       Effect.tryPromise({
         try: async () => {
           if (command === undefined) return
-          const { options, settings, session, positionals } = readFlags(command, parsed)
+          const { options, settings, methodSettings, session, positionals } = readFlags(command, parsed)
           const returned = await command.run({
             options,
             settings,
+            methodSettings,
             session,
             positionals,
             terminal,

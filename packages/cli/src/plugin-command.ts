@@ -1,14 +1,9 @@
 import type { CommandSpec } from "@sloth/core"
 import { consoleLogger } from "@sloth/core"
-import type { CliCommand, SessionFlags } from "./command.ts"
+import type { CliCommand } from "./command.ts"
+import { sessionFlagsOf } from "./method-flags.ts"
 import { openSession } from "./session.ts"
 import type { Terminal } from "./terminal/terminal.ts"
-
-/** Values of a repeated flag, wherever it stands: which plugins there are decides which commands there are. */
-const valuesOf = (argv: readonly string[], flag: string): readonly string[] =>
-  argv.flatMap((arg, i) =>
-    arg === flag ? [argv[i + 1] ?? ""] : arg.startsWith(`${flag}=`) ? [arg.slice(flag.length + 1)] : [],
-  )
 
 /** A command that a plugin of the configuration file or of `--plugin` provides; undefined where none has that name. */
 export const pluginCommand = async (
@@ -16,11 +11,7 @@ export const pluginCommand = async (
   argv: readonly string[],
   terminal: Terminal,
 ): Promise<CliCommand | undefined> => {
-  const [config] = valuesOf(argv, "--config")
-  const flags: SessionFlags = {
-    plugin: valuesOf(argv, "--plugin"),
-    ...(config === undefined ? {} : { config }),
-  }
+  const flags = sessionFlagsOf(argv)
   const logger = consoleLogger({ level: "warn" })
   let spec: CommandSpec | undefined
   {

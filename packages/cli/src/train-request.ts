@@ -14,7 +14,10 @@ export const runFields = {
     .list(Schema.String, { description: "File of rows to train on; may be repeated." })
     .pipe(Schema.optionalKey),
   method: field
-    .text({ description: 'Training method: "sft", "pretrain", or one of a plugin. sft when absent.' })
+    .text({
+      description:
+        'Training method: "sft", "pretrain"; from comparisons "dpo", "orpo", "kto", "cpo", "simpo", "alphapo", "bco", "tpo"; or one of a plugin. sft when absent. Its own settings are flags too: see --method NAME --help.',
+    })
     .pipe(Schema.optionalKey),
   template: field
     .text({ description: "File with a chat template (jinja) to use in place of the model's own." })
@@ -85,10 +88,11 @@ export const trainInputs = (
   cwd: string,
   flags: Flags,
   settings: Readonly<Record<string, unknown>>,
+  methodSettings: Readonly<Record<string, unknown>> = {},
   resume = false,
 ): TrainInputs => {
   // A run goes on with its own settings; the file may have changed since.
-  const { model, data, method, template, settings: methodSettings, ...section } = resume ? {} : session.section("train")
+  const { model, data, method, template, settings: fileSettings, ...section } = resume ? {} : session.section("train")
   const fromFile = decodeConfig(SectionSchema, { model, data, method, template }, { name: "the train section" })
   const home = session.configFile === undefined ? cwd : resolve(session.configFile, "..")
   const there = (path: string): string => resolve(home, path)
@@ -109,13 +113,19 @@ export const trainInputs = (
       : fromFile.template === undefined
         ? undefined
         : there(fromFile.template)
+  // Settings of the file belong to the method of the file.
+  const ofFile =
+    flags.method === undefined || flags.method === fromFile.method
+      ? (fileSettings as Readonly<Record<string, unknown>> | undefined)
+      : undefined
+  const chosenSettings = Object.keys(methodSettings).length === 0 ? ofFile : { ...ofFile, ...methodSettings }
   const chosenMethod = flags.method ?? fromFile.method
   return {
     config: overlay(below, above) as TrainConfigInput,
     ...(chosenModel === undefined ? {} : { model: chosenModel }),
     ...(files === undefined ? {} : { data: files }),
     ...(chosenMethod === undefined ? {} : { method: chosenMethod }),
-    ...(methodSettings === undefined ? {} : { settings: methodSettings }),
+    ...(chosenSettings === undefined ? {} : { settings: chosenSettings }),
     ...(templatePath === undefined ? {} : { template: readTemplate(templatePath) }),
   }
 }

@@ -1,6 +1,5 @@
 import { formatBytes } from "@sloth/core"
 import type { RunEvent, StepEvent } from "@sloth/core"
-import { formatReport } from "@sloth/data"
 import { formatPlan, formatSeconds, type RunPlan } from "@sloth/train"
 import type { PreparedRun } from "@sloth/sloth"
 import { previewText } from "./terminal/preview.ts"
@@ -24,9 +23,7 @@ export const planLines = (plan: RunPlan, style: Style, width: number): readonly 
 export const dataLines = ({ data }: PreparedRun, terminal: Pick<Terminal, "color" | "style">): readonly string[] => [
   terminal.style.bold("Data"),
   `  ${data.statement}`,
-  ...formatReport(data.report)
-    .split("\n")
-    .map((line) => `  ${line}`),
+  ...data.summary.split("\n").map((line) => `  ${line}`),
   terminal.style.dim(
     terminal.color
       ? "  first example, scored tokens highlighted:"

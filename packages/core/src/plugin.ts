@@ -111,3 +111,11 @@ export type FormatOf<P> = IdOf<P, "exporters">
 
 /** What `backend` may be with these plugins. */
 export type BackendOf<P> = IdOf<P, "backends">
+
+/** The settings that a training method takes, as they are given; unknown where its type says nothing of them. */
+export type SettingsOf<P, Method extends string> =
+  Extract<Items<Union<P>, "objectives">, { readonly name: Method }> extends { readonly config: infer C }
+    ? C extends { readonly Encoded: infer Input }
+      ? Input
+      : unknown
+    : unknown

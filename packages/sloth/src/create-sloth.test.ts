@@ -246,6 +246,27 @@ test("the train section of a configuration is typed", () => {
   expect([plain, wrong]).toHaveLength(2)
 })
 
+test("a method's settings are typed by the method, opened by it, and checked before anything is opened", async () => {
+  await using sloth = await createSloth({ plugins: standardPlugins(), backend: "reference" })
+  const rows = [
+    { prompt: "a", chosen: " b", rejected: " c" },
+    { prompt: "d", chosen: " e", rejected: " f" },
+  ]
+  const common = { model: "nano", data: rows, steps: 1, batch: 2, measure: false } as const
+  const { plan, data } = await sloth.plan({ ...common, method: "dpo", settings: { beta: 0.2, loss: "ipo" } })
+  expect(plan).toMatchObject({ method: "dpo", rows: 2 })
+  expect(data.statement).toBe("Recognised 2 rows of preference pairs (texts).")
+  expect(data.preview.map(({ text, scored }) => (scored ? `[${text}]` : text)).join("")).toMatch(
+    /^.*a\nchosen: \[ b.*\]\nrejected: \[ c.*\]$/,
+  )
+  // @ts-expect-error KTO has no loss of that name
+  const wrong = sloth.plan({ ...common, method: "kto", settings: { loss: "sigmoid" } })
+  expect(await codeOf(wrong)).toBe("SLOTH_CONFIG_INVALID")
+  expect(await codeOf(sloth.plan({ ...common, method: "sft", settings: { beta: 1 } }))).toBe("SLOTH_OBJECTIVE_SETTINGS")
+  const masked = sloth.plan({ ...common, method: "dpo", mask: "all" })
+  expect(await codeOf(masked)).toBe("SLOTH_RL_DATA_OPTION")
+})
+
 test("types of method, format and backend come from the plugins", async () => {
   await using sloth = await createSloth({
     plugins: [cpu(), reference(), llama(), sft(), exporters()],

@@ -1,4 +1,4 @@
-import type { FormatOf, Logger, MethodOf, Plugin, PluginRegistry, SlothPaths } from "@sloth/core"
+import type { FormatOf, Logger, Plugin, PluginRegistry, SlothPaths } from "@sloth/core"
 import type { Completion, GenerateEvent } from "@sloth/infer"
 import type { HubPlan } from "@sloth/model"
 import type { Evaluation } from "@sloth/train"
@@ -15,6 +15,7 @@ import { evaluateRows, scoreRows, type RowOptions, type Rows, type RowScore } fr
 import {
   planTraining,
   trainModel,
+  type MethodRequest,
   type PlanOutcome,
   type PlanRequest,
   type TrainOutcome,
@@ -93,13 +94,13 @@ export class Sloth<P extends readonly Plugin[] = readonly Plugin[]> implements A
   }
 
   /** Trains a model and writes a run folder. An abort finishes the step, saves and returns with status "interrupted". Errors: those of `train` of `@sloth/train`. */
-  train(request: TrainRequest<MethodOf<P>>): Promise<TrainOutcome> {
-    return trainModel(this.#context, this.#models, request)
+  train(request: MethodRequest<P, TrainRequest>): Promise<TrainOutcome> {
+    return trainModel(this.#context, this.#models, request as TrainRequest)
   }
 
   /** Says all that training would do, and does nothing. Errors: as `train` before its first step. */
-  plan(request: PlanRequest<MethodOf<P>>): Promise<PlanOutcome> {
-    return planTraining(this.#context, request)
+  plan(request: MethodRequest<P, PlanRequest>): Promise<PlanOutcome> {
+    return planTraining(this.#context, request as PlanRequest)
   }
 
   /** Generates one completion; greedy unless said otherwise. Errors: SLOTH_GENERATE_*, SLOTH_CHAT_TEMPLATE. */

@@ -1,11 +1,11 @@
 import { existsSync, readdirSync } from "node:fs"
 import { join, resolve } from "node:path"
-import type { RunCallback, RunEvent } from "@sloth/core"
+import type { MethodOf, RunCallback, RunEvent, SettingsOf } from "@sloth/core"
 import { SlothError } from "@sloth/core"
-import type { Dataset, Example } from "@sloth/data"
+import type { Example } from "@sloth/data"
 import type { ModelFiles } from "@sloth/model"
 import type { Engine } from "@sloth/tensor"
-import type { Objective, RunPlan, TrainConfig, TrainConfigInput, TrainResult } from "@sloth/train"
+import type { Objective, OpenedRows, RunPlan, TrainConfig, TrainConfigInput, TrainResult } from "@sloth/train"
 import type { SlothContext } from "./context.ts"
 import type { OpenedModel, OpenModels } from "./opened-model.ts"
 import { openFiles } from "./opened-model.ts"
@@ -13,14 +13,29 @@ import { resolveModel, type ResolvedModel } from "./resolve-model.ts"
 import { absolutePath, readRunRecord, type RunInputs, type RunRecord } from "./run-record.ts"
 import type { Rows } from "./score.ts"
 
+/** A request for one of the methods that plugins provide, with the settings that this method takes; supervised fine-tuning without a method. */
+export type MethodRequest<P, Request extends PlanRequest> = [MethodOf<P>] extends [never]
+  ? Request
+  : Omit<Request, "method" | "settings"> &
+      (
+        | { readonly method?: undefined; readonly settings?: undefined }
+        | {
+            [M in MethodOf<P>]: {
+              readonly method: M
+              /** The method's own settings. */
+              readonly settings?: SettingsOf<P, M>
+            }
+          }[MethodOf<P>]
+      )
+
 /** What planning and training take: where model and data are, and every key of the training configuration. */
-export interface PlanRequest<Method extends string = string> extends TrainConfigInput {
+export interface PlanRequest extends TrainConfigInput {
   /** The model; on resuming the run's own when absent. */
   readonly model?: string
   /** Files or rows to train on; on resuming the run's own files when absent. */
   readonly data?: Rows
   /** Training method; "sft" when absent. */
-  readonly method?: Method
+  readonly method?: string
   /** The method's own settings. */
   readonly settings?: unknown
   /** Chat template source; the model's own when absent. */
@@ -31,7 +46,7 @@ export interface PlanRequest<Method extends string = string> extends TrainConfig
 }
 
 /** What training takes besides. */
-export interface TrainRequest<Method extends string = string> extends PlanRequest<Method> {
+export interface TrainRequest extends PlanRequest {
   /** Continues the run in the folder `run` from its last checkpoint. */
   readonly resume?: boolean
   /** Names of trackers to follow the run with. */
@@ -51,7 +66,7 @@ export interface TrainRequest<Method extends string = string> extends PlanReques
 export interface PreparedRun {
   readonly source: ResolvedModel
   readonly files: ModelFiles
-  readonly data: Dataset
+  readonly data: OpenedRows<unknown>
 }
 
 /** How a run ended; with `keepModel` the trained model. */
@@ -122,12 +137,14 @@ interface Inputs {
   readonly resolved: TrainConfig
   readonly record: RunRecord | undefined
   readonly objective: Objective<Example>
+  /** The method's own, as given or as the run has them. */
+  readonly settings: unknown
   readonly inputs: RunInputs
   readonly prepared: PreparedRun
 }
 
 const prepareInputs = async (context: SlothContext, request: TrainRequest): Promise<Inputs> => {
-  const { openTrainData, readTrainConfig, resolveTrainConfig } = await import("@sloth/train")
+  const { openMethodData, readTrainConfig, resolveTrainConfig } = await import("@sloth/train")
   const given = absolutePaths(context.cwd, configOf(request))
   const folder = given.run
   const record = request.resume === true && folder !== undefined ? readRunRecord(folder) : undefined
@@ -155,7 +172,9 @@ const prepareInputs = async (context: SlothContext, request: TrainRequest): Prom
     })
   const config = goesOn ? { ...given, adapter: source.adapter } : given
   const files = await openFiles(context, source)
-  const dataset = await openTrainData(isRows(data) ? data : dataPaths(context.cwd, data), resolved, {
+  const settings = request.settings ?? (record?.settings === null ? undefined : record?.settings)
+  const dataset = await openMethodData(objective, isRows(data) ? data : dataPaths(context.cwd, data), resolved, {
+    settings,
     tokenizer: files.tokenizer,
     registry: await context.readers(),
     cacheDir: context.paths.cache,
@@ -167,6 +186,7 @@ const prepareInputs = async (context: SlothContext, request: TrainRequest): Prom
     resolved,
     record,
     objective,
+    settings,
     inputs: {
       model: source.pinned,
       data: dataPaths(context.cwd, data),
@@ -210,16 +230,16 @@ export const nextRunFolder = (runs: string, prefix: string): string => {
 /** Plans a run and touches nothing. Errors: those of `planRun`, of opening the model and of preparing the data. */
 export const planTraining = async (context: SlothContext, request: PlanRequest): Promise<PlanOutcome> => {
   const { planRun } = await import("@sloth/train")
-  const { config, resolved, objective, prepared } = await prepareInputs(context, request)
+  const { config, resolved, objective, settings, prepared } = await prepareInputs(context, request)
   const { engine, release } = await engineFor(context, resolved)
   try {
     const plan = await planRun({
       engine,
       model: prepared.files,
-      data: prepared.data,
+      data: prepared.data as OpenedRows<Example>,
       config,
       objective,
-      ...(request.settings === undefined ? {} : { settings: request.settings }),
+      ...(settings === undefined ? {} : { settings }),
       ...(request.measure === undefined ? {} : { measure: request.measure }),
       ...(request.signal === undefined ? {} : { signal: request.signal }),
     })
@@ -237,9 +257,8 @@ export const trainModel = async (
 ): Promise<TrainOutcome> => {
   const { loraConfigOf, train } = await import("@sloth/train")
   const { readPeftConfig } = await import("@sloth/model")
-  const { config, resolved, record, objective, inputs, prepared } = await prepareInputs(context, request)
+  const { config, resolved, objective, settings, inputs, prepared } = await prepareInputs(context, request)
   request.onPrepared?.(prepared)
-  const settings = request.settings ?? (record?.settings === null ? undefined : record?.settings)
   const trackers = (request.trackers ?? []).map((name) => context.registry.get("trackers", name))
   const callbacks = [...context.registry.list("callbacks"), ...(request.callbacks ?? [])]
   const run = resolved.run ?? nextRunFolder(context.paths.runs, `${prepared.files.name}-${objective.name}`)
@@ -249,7 +268,7 @@ export const trainModel = async (
     const { model, ...outcome } = await train({
       engine,
       model: prepared.files,
-      data: prepared.data,
+      data: prepared.data as OpenedRows<Example>,
       config,
       run,
       objective,

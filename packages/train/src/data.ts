@@ -1,7 +1,13 @@
 import { createHash } from "node:crypto"
-import { openDataset, type Dataset, type DatasetOptions, type Example } from "@sloth/data"
+import { formatReport, openDataset, type Dataset, type DatasetOptions, type Example } from "@sloth/data"
 import { datasetOptionsOf, type TrainConfig } from "./config.ts"
-import type { TrainingUnit } from "./objective.ts"
+import {
+  decodeSettings,
+  type Objective,
+  type OpenedRows,
+  type OpenRowsOptions,
+  type TrainingUnit,
+} from "./objective.ts"
 
 /** Rows to train on and rows to evaluate on. A `Dataset` of `@sloth/data` is one. */
 export interface TrainData<Row = Example> {
@@ -27,6 +33,36 @@ export const openTrainData = async (
   const data = await openDataset(source, settings)
   if (config.evalData === undefined) return data
   const evaluation = await openDataset(config.evalData, { ...settings, heldOut: 0 })
+  return { ...data, heldOut: evaluation.examples }
+}
+
+/**
+ * Opens the rows of a method: by its own `open` where it has one, else as texts and conversations. `settings` are the method's, as given.
+ * Errors: those of `openDataset` and of the method; SLOTH_CONFIG_INVALID for the settings.
+ */
+export const openMethodData = async <Row = Example>(
+  objective: Objective<Row>,
+  source: string | readonly string[] | readonly object[],
+  config: TrainConfig,
+  options: Pick<OpenRowsOptions, "tokenizer" | "registry" | "template" | "signal"> &
+    Pick<DatasetOptions, "cacheDir"> & { readonly settings?: unknown },
+): Promise<OpenedRows<Row>> => {
+  const settings = decodeSettings(objective, options.settings)
+  const { tokenizer, registry, template, cacheDir, signal } = options
+  const given = {
+    tokenizer,
+    ...(registry === undefined ? {} : { registry }),
+    ...(template === undefined ? {} : { template }),
+    ...(signal === undefined ? {} : { signal }),
+  }
+  if (objective.open === undefined) {
+    const data = await openTrainData(source, config, cacheDir === undefined ? given : { ...given, cacheDir })
+    return { ...data, summary: formatReport(data.report) } as unknown as OpenedRows<Row>
+  }
+  const how = { ...given, ...(datasetOptionsOf(config) as Required<ReturnType<typeof datasetOptionsOf>>), settings }
+  const data = await objective.open(source, how)
+  if (config.evalData === undefined) return data
+  const evaluation = await objective.open(config.evalData as string | readonly string[], { ...how, heldOut: 0 })
   return { ...data, heldOut: evaluation.examples }
 }
 

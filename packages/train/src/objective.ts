@@ -1,4 +1,6 @@
-import type { Awaitable, ConfigSchema, ProvidedObjective } from "@sloth/core"
+import { decodeConfig, SlothError, type Awaitable, type ConfigSchema, type ProvidedObjective } from "@sloth/core"
+import type { DatasetOptions, PreviewPiece } from "@sloth/data"
+import type { TrainData } from "./data.ts"
 
 /** A run of tokens of a unit; `parent` is the index of the segment that it continues. */
 export interface UnitSegment {
@@ -87,6 +89,30 @@ export interface PrepareContext {
   readonly signal: AbortSignal | undefined
 }
 
+/** How an objective that reads its own kind of rows is asked to open them: the data settings of the training configuration and the model's tokenizer. */
+export interface OpenRowsOptions extends Required<
+  Pick<DatasetOptions, "tokenizer" | "mask" | "maxLength" | "overlong" | "heldOut" | "seed">
+> {
+  readonly registry?: DatasetOptions["registry"]
+  /** Chat template source; the model's own when absent. */
+  readonly template?: string
+  readonly signal?: AbortSignal
+  /** The method's settings, decoded. */
+  readonly settings?: unknown
+}
+
+/** Rows as they are trained on, with what a user wants to see of them first. */
+export interface OpenedRows<Row> extends TrainData<Row> {
+  readonly examples: readonly Row[]
+  readonly heldOut: readonly Row[]
+  /** Printable sentence on what the rows were recognised as. */
+  readonly statement: string
+  /** Printable lines on what became of the rows. */
+  readonly summary: string
+  /** The first example in stretches of scored and unscored text. */
+  readonly preview: readonly PreviewPiece[]
+}
+
 /**
  * A training method: how rows become units, and the loss of a micro-batch of them. The trainer knows no algorithm. Losses must be sums over units divided by
  * the normaliser of the whole optimizer step, which makes every split into micro-batches give the same gradient.
@@ -95,6 +121,11 @@ export interface Objective<Row = never, Unit extends TrainingUnit = TrainingUnit
   /** What `method` takes: "sft". */
   readonly name: string
   readonly config?: ConfigSchema
+  /**
+   * Opens rows of its own kind, in files or given as objects. Methods without it learn from texts and conversations, as `openDataset` of `@sloth/data` opens them.
+   * Method syntax on purpose, as below.
+   */
+  open?(source: string | readonly string[] | readonly object[], options: OpenRowsOptions): Awaitable<OpenedRows<Row>>
   /** Rows to units, in order. Rows with nothing to learn are left out. Method syntax on purpose: objectives of any row fit a list of objectives. */
   prepare(rows: readonly Row[], context: PrepareContext): Awaitable<readonly Unit[]>
   /** The loss for these settings. */
@@ -104,3 +135,14 @@ export interface Objective<Row = never, Unit extends TrainingUnit = TrainingUnit
 /** What a unit adds to the normaliser of its step. */
 export const unitSize = <Unit extends TrainingUnit>(loss: ObjectiveLoss<Unit>, unit: Unit): number =>
   loss.size === undefined ? unit.targets.length : loss.size(unit)
+
+/** Decodes the settings of a method by its schema. Errors: SLOTH_CONFIG_INVALID; SLOTH_OBJECTIVE_SETTINGS where it takes none. */
+export const decodeSettings = (objective: Pick<Objective, "name" | "config">, settings: unknown): unknown => {
+  if (objective.config !== undefined) return decodeConfig(objective.config, settings ?? {}, { name: objective.name })
+  if (settings === undefined) return undefined
+  throw new SlothError("SLOTH_OBJECTIVE_SETTINGS", {
+    what: `The method "${objective.name}" takes no settings.`,
+    next: "Leave them out.",
+    fields: { method: objective.name },
+  })
+}

@@ -1,6 +1,5 @@
 import { join } from "node:path"
 import {
-  decodeConfig,
   hashFile,
   readRunConfig,
   requireSameInputs,
@@ -17,7 +16,7 @@ import { readTrainConfig, resolveTrainConfig, type TrainConfig } from "./config.
 import { hashUnits } from "./data.ts"
 import { residentBytes } from "./internal/machine.ts"
 import { makeTrainable, withAdapterSettings } from "./model-files.ts"
-import type { Objective, TrainingUnit } from "./objective.ts"
+import { decodeSettings, type Objective, type TrainingUnit } from "./objective.ts"
 import { AdamW, parameterGroups } from "./optimizer.ts"
 import type { RunPlan } from "./plan.ts"
 import { planUnits } from "./planner.ts"
@@ -29,15 +28,7 @@ import type { PlanOptions, TrainOptions, TrainResult } from "./train-options.ts"
 
 const prepare = async <Row>(options: PlanOptions<Row>): Promise<Prepared> => {
   const objective = options.objective ?? (sft as unknown as Objective<Row>)
-  if (objective.config === undefined && options.settings !== undefined)
-    throw new SlothError("SLOTH_OBJECTIVE_SETTINGS", {
-      what: `The method "${objective.name}" takes no settings.`,
-      next: "Leave them out.",
-    })
-  const settings =
-    objective.config === undefined
-      ? undefined
-      : decodeConfig(objective.config, options.settings ?? {}, { name: objective.name })
+  const settings = decodeSettings(objective, options.settings)
   const context = { settings, signal: options.signal }
   const units = await objective.prepare(options.data.examples, context)
   const evaluationUnits = await objective.prepare(options.data.heldOut ?? [], context)

@@ -16,6 +16,7 @@ export const command = defineCommand({
   aliases: { model: "m", data: "d" },
   options: Schema.Struct({ ...runFields, json: jsonField.pipe(withDefault(false)) }),
   settings: trainSettings,
+  takesMethod: true,
   examples: [
     {
       command: "sloth plan --model nano --data rows.jsonl",
@@ -29,7 +30,7 @@ export const command = defineCommand({
   run: (input) =>
     withSession(input, async (session) => {
       const { json, ...flags } = input.options
-      const { config, ...inputs } = trainInputs(session, input.cwd, flags, input.settings)
+      const { config, ...inputs } = trainInputs(session, input.cwd, flags, input.settings, input.methodSettings)
       const { plan, ...prepared } = await session.sloth.plan({ ...config, ...inputs, method: inputs.method as never })
       const { terminal } = input
       if (json) terminal.print(JSON.stringify(plan))

@@ -72,6 +72,7 @@ export const command = defineCommand({
     json: jsonField.pipe(withDefault(false)),
   }),
   settings: trainSettings,
+  takesMethod: true,
   examples: [
     { command: "sloth train --model nano --data rows.jsonl --steps 60", description: "a LoRA on the embedded model" },
     {
@@ -90,7 +91,14 @@ export const command = defineCommand({
       const { terminal } = input
       const { json, resume, tracker, sample, ...flags } = input.options
       if (resume === undefined) refuseWords(input.positionals)
-      const { config, ...inputs } = trainInputs(session, input.cwd, flags, input.settings, resume !== undefined)
+      const { config, ...inputs } = trainInputs(
+        session,
+        input.cwd,
+        flags,
+        input.settings,
+        input.methodSettings,
+        resume !== undefined,
+      )
       const display = new TrainingDisplay(terminal)
       const interrupt = interruptible(() => display.stopping())
       try {

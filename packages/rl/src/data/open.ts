@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto"
-import { SlothError, isSlothError } from "@sloth/core"
+import { SlothError, isSlothError, type ConfigSchema } from "@sloth/core"
 import {
   normaliseMessages,
   prepareExamples,
@@ -11,9 +11,10 @@ import {
   type RowOrigin,
   type SourceRow,
 } from "@sloth/data"
-import type { Objective, TrainData, TrainingUnit } from "@sloth/train"
+import type { Objective, OpenedRows, TrainingUnit } from "@sloth/train"
 import type { ScoredText } from "../preference/completions-unit.ts"
 import type { PreferenceExample, RatedExample } from "./examples.ts"
+import { previewCompletions } from "./preview.ts"
 import { preferenceRow, ratedRows, type RowForm } from "./rows.ts"
 
 /** Options of {@link openPreferences} and {@link openRatings}. */
@@ -21,8 +22,10 @@ export interface PreferenceOptions
   extends
     ReadOptions,
     Pick<PrepareOptions, "tokenizer" | "template" | "maxLength" | "date" | "variables" | "onBadRow" | "signal"> {
-  /** A text of more than `maxLength` tokens: keep the first of them (the default), or leave the row out. */
-  readonly overlong?: "truncate" | "drop"
+  /** A text of more than `maxLength` tokens: keep the first of them (the default), or leave the row out. A completion cannot be split. */
+  readonly overlong?: PrepareOptions["overlong"]
+  /** Only "assistant": what is scored follows from which part of a row is the completion. */
+  readonly mask?: PrepareOptions["mask"]
   /** Rows held out for evaluation: a share below 1, or a number of rows; none by default. */
   readonly heldOut?: number
   /** Seed of the choice of held-out rows; 0 by default. */
@@ -51,16 +54,20 @@ export interface PreferenceReport {
 }
 
 /** Rows that are ready to train on. */
-export interface PreferenceData<Row> extends TrainData<Row> {
-  readonly heldOut: readonly Row[]
+export interface PreferenceData<Row> extends OpenedRows<Row> {
   readonly examplesHash: string
-  readonly statement: string
   readonly report: PreferenceReport
 }
 
 /** An objective that reads its own kind of rows: `open` makes the data that `train` takes. */
-export interface RowObjective<Row, Name extends string = string> extends Objective<Row> {
+export interface RowObjective<
+  Row,
+  Name extends string = string,
+  Config extends ConfigSchema = ConfigSchema,
+> extends Objective<Row> {
   readonly name: Name
+  /** Its settings. */
+  readonly config: Config
   /** Opens rows, in files or given as objects. */
   open(source: string | readonly string[] | readonly object[], options: PreferenceOptions): Promise<PreferenceData<Row>>
 }
@@ -68,9 +75,12 @@ export interface RowObjective<Row, Name extends string = string> extends Objecti
 /**
  * Hides what an objective adds to its units. It only ever meets units that it made itself, but types that take units cannot know that, and the trainer's take any.
  */
-export const rowObjective = <Row, Unit extends TrainingUnit, const Name extends string>(
-  objective: Objective<Row, Unit> & Pick<RowObjective<Row, Name>, "name" | "open">,
-): RowObjective<Row, Name> => objective as unknown as RowObjective<Row, Name>
+export const rowObjective =
+  <Row, Unit extends TrainingUnit>() =>
+  <const Name extends string, Config extends ConfigSchema>(
+    objective: Objective<Row, Unit> & Pick<RowObjective<Row, Name, Config>, "name" | "config" | "open">,
+  ): RowObjective<Row, Name, Config> =>
+    objective as unknown as RowObjective<Row, Name, Config>
 
 const words: Readonly<Record<RowForm, string>> = { text: "texts", messages: "conversations", tokens: "token ids" }
 
@@ -136,7 +146,17 @@ const prepare = async <Row, P extends Parsed>(
   texts: (row: P) => readonly DataRow[],
   build: (row: P, texts: readonly ScoredText[]) => Row,
 ): Promise<Prepared<Row>> => {
-  const { maxLength, overlong = "truncate", onBadRow = "error" } = options
+  const { maxLength, overlong = "truncate", mask = "assistant", onBadRow = "error" } = options
+  for (const [key, value, only] of [
+    ["overlong", overlong, ["truncate", "drop"]],
+    ["mask", mask, ["assistant"]],
+  ] as const)
+    if (!(only as readonly string[]).includes(value))
+      throw new SlothError("SLOTH_RL_DATA_OPTION", {
+        what: `${key} is "${value}", which means nothing for rows that are completions of a prompt.`,
+        next: `Leave it out, or set it to ${only.map((name) => `"${name}"`).join(" or ")}.`,
+        fields: { key, value },
+      })
   if (maxLength !== undefined && (!Number.isInteger(maxLength) || maxLength < 2))
     throw new SlothError("SLOTH_DATA_MAX_LENGTH", {
       what: `The maximum length is ${maxLength}.`,
@@ -256,6 +276,7 @@ const finish = <Row extends { readonly row: number }>(
   options: PreferenceOptions,
   kind: string,
   digest: (row: Row) => readonly (string | Buffer)[],
+  texts: (row: Row) => readonly (readonly [string, ScoredText])[],
 ): PreferenceData<Row> => {
   const hash = createHash("sha256")
   for (const example of examples) for (const part of digest(example)) hash.update(part)
@@ -265,7 +286,14 @@ const finish = <Row extends { readonly row: number }>(
   )
   const count = (n: number): string => n.toLocaleString("en-US")
   const note = (n: number, text: string): string[] => (n === 0 ? [] : [`${count(n)} ${text}`])
+  const { tokens, scoredTokens, longest } = report
   return {
+    preview: previewCompletions(texts(examples[0]!), options.tokenizer),
+    summary: [
+      `${count(examples.length)} examples from ${count(report.rows)} ${report.rows === 1 ? "row" : "rows"}`,
+      `${count(tokens)} tokens, ${count(scoredTokens)} of them scored; the longest text has ${count(longest)}`,
+      ...report.reasons.map(({ reason }) => `left out: ${reason}`),
+    ].join("\n"),
     examples: examples.filter((example) => !held.has(example.row)),
     heldOut: examples.filter((example) => held.has(example.row)),
     examplesHash: hash.digest("hex"),
@@ -304,12 +332,22 @@ export const openPreferences = async (
       row: row.origin.index,
     }),
   )
-  return finish(prepared, options, "preference pairs", (example) => [
-    bytesOf(example.chosen),
-    bytesOf(example.rejected),
-    ...(example.gold === undefined ? [] : [bytesOf(example.gold)]),
-    JSON.stringify(example.reference ?? null),
-  ])
+  return finish(
+    prepared,
+    options,
+    "preference pairs",
+    (example) => [
+      bytesOf(example.chosen),
+      bytesOf(example.rejected),
+      ...(example.gold === undefined ? [] : [bytesOf(example.gold)]),
+      JSON.stringify(example.reference ?? null),
+    ],
+    ({ chosen, rejected, gold }) => [
+      ["chosen", chosen],
+      ["rejected", rejected],
+      ...(gold === undefined ? [] : [["gold", gold] as const]),
+    ],
+  )
 }
 
 /**
@@ -331,8 +369,11 @@ export const openRatings = async (
       row: row.origin.index,
     }),
   )
-  return finish(prepared, options, "rated completions", (example) => [
-    bytesOf(example.text),
-    JSON.stringify([example.desirable, example.reference ?? null]),
-  ])
+  return finish(
+    prepared,
+    options,
+    "rated completions",
+    (example) => [bytesOf(example.text), JSON.stringify([example.desirable, example.reference ?? null])],
+    ({ text, desirable }) => [[desirable ? "rated good" : "rated bad", text]],
+  )
 }

@@ -65,7 +65,7 @@ export const bcoLoss = (
  * Binary classifier optimisation: rewards against the mean of all rewards so far. The mean lives in memory, so a run cannot be resumed: SLOTH_RL_BCO_RESUME.
  * Source: Jung et al. 2024; TRL 1.13, `BCOTrainer` without its density ratio.
  */
-export const bco = rowObjective<RatedExample, RatedUnit, "bco">({
+export const bco = rowObjective<RatedExample, RatedUnit>()({
   name: "bco",
   config: BcoSettingsSchema,
   open: openRatings,

@@ -128,7 +128,7 @@ const cpoLogprobLoss = (settings: CpoMathSettings): LogprobLoss<CompletionsUnit>
 })
 
 /** Contrastive preference optimisation: no reference, and the chosen completion is learnt as well. Source: Xu et al. 2024. */
-export const cpo = rowObjective<PreferenceExample, CompletionsUnit, "cpo">({
+export const cpo = rowObjective<PreferenceExample, CompletionsUnit>()({
   name: "cpo",
   config: CpoSettingsSchema,
   open: openPreferences,
@@ -137,7 +137,7 @@ export const cpo = rowObjective<PreferenceExample, CompletionsUnit, "cpo">({
 })
 
 /** SimPO: means over tokens, a target margin, no reference. Source: Meng et al. 2024. */
-export const simpo = rowObjective<PreferenceExample, CompletionsUnit, "simpo">({
+export const simpo = rowObjective<PreferenceExample, CompletionsUnit>()({
   name: "simpo",
   config: SimpoSettingsSchema,
   open: openPreferences,
@@ -146,7 +146,7 @@ export const simpo = rowObjective<PreferenceExample, CompletionsUnit, "simpo">({
 })
 
 /** AlphaPO: SimPO on bent rewards. Source: Gupta et al. 2025. */
-export const alphapo = rowObjective<PreferenceExample, CompletionsUnit, "alphapo">({
+export const alphapo = rowObjective<PreferenceExample, CompletionsUnit>()({
   name: "alphapo",
   config: AlphapoSettingsSchema,
   open: openPreferences,

@@ -108,7 +108,7 @@ export const dpoMathSettings = (settings: DpoSettings): DpoMathSettings => {
 const sizeOf = (unit: PairUnit): number => packCounts(1, unit.completions[0]!.length)
 
 /** Direct preference optimisation with the losses of its family. Source: Rafailov et al. 2023; TRL 1.13, `DPOTrainer`. */
-export const dpo = rowObjective<PreferenceExample, PairUnit, "dpo">({
+export const dpo = rowObjective<PreferenceExample, PairUnit>()({
   name: "dpo",
   config: DpoSettingsSchema,
   open: openPreferences,

@@ -92,7 +92,7 @@ export const ktoLoss = (
 }
 
 /** Kahneman-Tversky optimisation: completions rated good or bad, without pairs. Source: Ethayarajh et al. 2024; TRL 1.13, `KTOTrainer`. */
-export const kto = rowObjective<RatedExample, RatedUnit, "kto">({
+export const kto = rowObjective<RatedExample, RatedUnit>()({
   name: "kto",
   config: KtoSettingsSchema,
   open: openRatings,

@@ -80,7 +80,7 @@ export const orpoLoss = (
 }
 
 /** Odds ratio preference optimisation: fine-tuning on the chosen texts and a preference in one, without a reference. Source: Hong et al. 2024. */
-export const orpo = rowObjective<PreferenceExample, CompletionsUnit, "orpo">({
+export const orpo = rowObjective<PreferenceExample, CompletionsUnit>()({
   name: "orpo",
   config: OrpoSettingsSchema,
   open: openPreferences,

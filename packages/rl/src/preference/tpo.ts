@@ -88,7 +88,7 @@ export const tpoLoss = (
 }
 
 /** Triple preference optimisation: a preference pair and a gold completion of one prompt, without a reference. Source: Saeidi et al. 2024. */
-export const tpo = rowObjective<PreferenceExample, CompletionsUnit, "tpo">({
+export const tpo = rowObjective<PreferenceExample, CompletionsUnit>()({
   name: "tpo",
   config: TpoSettingsSchema,
   open: openPreferences,

@@ -2,10 +2,12 @@ import { cpu } from "@sloth/kernels-cpu"
 import { tensorboard } from "@sloth/tracker-tensorboard"
 import { exporters } from "./exporters.ts"
 import { llama } from "./llama.ts"
+import { preferenceObjectives } from "./preference-objectives.ts"
 import { reference } from "./reference.ts"
 import { sft } from "./sft.ts"
 
-export { cpu, exporters, llama, reference, sft, tensorboard }
+export { cpu, exporters, llama, preferenceObjectives, reference, sft, tensorboard }
 
-/** Everything that comes with Sloth: the CPU and reference backends, the Llama family, supervised fine-tuning, the export formats and the TensorBoard tracker. */
-export const standardPlugins = () => [cpu(), reference(), llama(), sft(), exporters(), tensorboard()] as const
+/** Everything that comes with Sloth: the CPU and reference backends, the Llama family, supervised fine-tuning, the preference methods, the export formats and the TensorBoard tracker. */
+export const standardPlugins = () =>
+  [cpu(), reference(), llama(), sft(), preferenceObjectives(), exporters(), tensorboard()] as const
