@@ -105,9 +105,9 @@ const COSTS: { readonly [K in keyof RequiredKernels]?: Cost } = {
     }
   },
   pagedAttention: (a) => ({
-    label: `pagedAttention ${a[10]} rows, ${a[11]}/${a[12]}x${a[13]}`,
+    label: `pagedAttention ${a[11]} rows, ${a[12]}/${a[13]}x${a[14]}`,
     flops: 0,
-    bytes: 8 * a[10]! * a[11]! * a[13]!,
+    bytes: 8 * a[11]! * a[12]! * a[14]!,
   }),
   sample: (a) => ({ label: `sample ${a[3]}x${a[4]}`, flops: 0, bytes: 4 * a[3]! * a[4]! }),
   add: simple("add", 3, 12),
@@ -130,7 +130,11 @@ const COSTS: { readonly [K in keyof RequiredKernels]?: Cost } = {
   adamw: simple("adamw", 4, 28),
   adamw8bit: simple("adamw8bit", 6, 16),
   sumSquares: simple("sumSquares", 3, 4),
-  cacheWrite: (a) => ({ label: `cacheWrite ${a[7]}x${a[8]}`, flops: 0, bytes: 16 * a[7]! * a[8]! }),
+  cacheWrite: (a) => ({
+    label: `cacheWrite ${a[8]}x${a[9]}`,
+    flops: 0,
+    bytes: 8 * a[8]! * a[9]! + 2 * weightBytes(a[2]!, a[8]! * a[9]!),
+  }),
 }
 
 /** The cost of a call; kernels that are not listed cost nothing that is counted. */

@@ -346,10 +346,24 @@ export interface RequiredKernels {
   ): void
 
   // --- generation
-  /** Writes k and v rows [rows, kvHeads · headDim] (leading dimensions ldk, ldv) to slots (block · blockSize + offset) of the caches [blocks, blockSize, kvHeads · headDim] f32; slot -1 is skipped. */
-  cacheWrite(kCache: H, vCache: H, k: H, ldk: number, v: H, ldv: number, slots: H, rows: number, width: number): void
   /**
-   * Attention of query rows over a paged cache. Row i belongs to sequence rowSequence[i] and stands at position rowPosition[i]; it sees cache positions
+   * Writes k and v rows [rows, kvHeads · headDim] (leading dimensions ldk, ldv) to slots (block · blockSize + offset) of the caches [blocks, blockSize, kvHeads · headDim],
+   * stored in `format`: f32 0, f16 1 or q8_0 8 (whose blocks of 32 must divide headDim), rounded as `quantize` does. Slot -1 is skipped.
+   */
+  cacheWrite(
+    kCache: H,
+    vCache: H,
+    format: number,
+    k: H,
+    ldk: number,
+    v: H,
+    ldv: number,
+    slots: H,
+    rows: number,
+    width: number,
+  ): void
+  /**
+   * Attention of query rows over a paged cache in `format` (see `cacheWrite`). Row i belongs to sequence rowSequence[i] and stands at position rowPosition[i]; it sees cache positions
    * max(0, pos - window + 1)..pos of that sequence. blockTable i32 [sequences, maxBlocks]. Rows of one sequence are adjacent and ascending. out [rows, heads · headDim].
    */
   pagedAttention(
@@ -358,6 +372,7 @@ export interface RequiredKernels {
     ldq: number,
     kCache: H,
     vCache: H,
+    format: number,
     blockTable: H,
     maxBlocks: number,
     blockSize: number,

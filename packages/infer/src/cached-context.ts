@@ -52,7 +52,18 @@ export const cachedContext = (
       const { keys, values } = cache.layer(layer)
       const width = shape.kvHeads * shape.headDim
       const { kernels } = engine.backend
-      kernels.cacheWrite(keys.handle, values.handle, k.handle, width, v.handle, width, slotsT.handle, rows, width)
+      kernels.cacheWrite(
+        keys.handle,
+        values.handle,
+        cache.format.code,
+        k.handle,
+        width,
+        v.handle,
+        width,
+        slotsT.handle,
+        rows,
+        width,
+      )
       if (segments !== undefined) return attention(q, k, v, segments, shape, sinks)
       const out = engine.empty(q.shape) // [rows, heads · headDim]
       kernels.pagedAttention(
@@ -61,6 +72,7 @@ export const cachedContext = (
         shape.heads * shape.headDim,
         keys.handle,
         values.handle,
+        cache.format.code,
         tableT.handle,
         maxBlocks,
         cache.blockSize,

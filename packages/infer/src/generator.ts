@@ -2,7 +2,7 @@ import { SlothError } from "@sloth/core"
 import type { CausalLM, StreamDecoder, Tokenizer } from "@sloth/model"
 import { gatherRows, weightFormat, type Tensor } from "@sloth/tensor"
 import { cachedContext, type CachedRows } from "./cached-context.ts"
-import { PagedCache, type CachedSequence } from "./paged-cache.ts"
+import { PagedCache, type CachedSequence, type KvCacheFormat } from "./paged-cache.ts"
 import { samplingOptions, samplingRow, StopFinder, type SamplingOptions } from "./sampling.ts"
 
 /** Why a completion ended. */
@@ -48,6 +48,8 @@ export interface GeneratorOptions {
   readonly prefillChunk?: number
   /** Most tokens held in the cache; default what `maxBatch` texts of the model's context need. */
   readonly cacheTokens?: number
+  /** How the cache keeps keys and values; f32 is exact. */
+  readonly kvCache?: KvCacheFormat
   /** False generates with the base model. */
   readonly adapters?: boolean
 }
@@ -96,6 +98,7 @@ export class Generator implements Disposable {
     this.#chunk = options.prefillChunk ?? 1024
     this.adapters = options.adapters ?? true
     this.cache = new PagedCache(model, {
+      format: options.kvCache,
       maxTokens:
         options.cacheTokens ?? Math.min(model.config.maxPositions, 1 << 20) * this.#maxBatch + this.#maxBatch * 16,
     })

@@ -1,6 +1,12 @@
 import { SlothError } from "@sloth/core"
 import type { CausalLM } from "@sloth/model"
-import type { Engine, Tensor } from "@sloth/tensor"
+import { bytesFor, weightFormat, type Engine, type Tensor, type WeightFormat } from "@sloth/tensor"
+
+/** How keys and values are kept: exact, in half the memory, or in a good quarter of it (blocks of 32 with 8 bits each). */
+export type KvCacheFormat = "f32" | "f16" | "q8_0"
+
+/** The formats that `kvCache` takes. */
+export const KV_CACHE_FORMATS: readonly KvCacheFormat[] = ["f32", "f16", "q8_0"]
 
 /** One text in the cache: the blocks that hold its keys and values. */
 export interface CachedSequence {
@@ -18,6 +24,7 @@ export class PagedCache implements Disposable {
   readonly engine: Engine
   readonly blockSize: number
   readonly maxTokens: number
+  readonly format: WeightFormat
   readonly #widths: readonly number[]
   #keys: Tensor[] = []
   #values: Tensor[] = []
@@ -26,7 +33,27 @@ export class PagedCache implements Disposable {
   /** How many sequences use each block. */
   #users: number[] = []
 
-  constructor(model: CausalLM, options: { readonly maxTokens: number; readonly blockSize?: number }) {
+  /** Errors: SLOTH_GENERATE_KV_CACHE for a format that is unknown or does not fit the model's heads. */
+  constructor(
+    model: CausalLM,
+    options: { readonly maxTokens: number; readonly blockSize?: number; readonly format?: KvCacheFormat },
+  ) {
+    const wanted = options.format ?? "f32"
+    if (!KV_CACHE_FORMATS.includes(wanted))
+      throw new SlothError("SLOTH_GENERATE_KV_CACHE", {
+        what: `The cache cannot be kept as ${JSON.stringify(wanted)}.`,
+        next: `Choose one of ${KV_CACHE_FORMATS.join(", ")}.`,
+        fields: { format: wanted },
+      })
+    this.format = weightFormat(wanted)
+    const odd = model.cache.find((l) => l.headDim % this.format.blockSize !== 0)
+    if (odd !== undefined)
+      throw new SlothError("SLOTH_GENERATE_KV_CACHE", {
+        what: `The cache cannot be kept as ${wanted}: the model's heads have ${odd.headDim} channels.`,
+        why: `${wanted} stores whole blocks of ${this.format.blockSize}.`,
+        next: "Choose f16.",
+        fields: { format: wanted, headDim: odd.headDim },
+      })
     this.engine = model.engine
     this.blockSize = options.blockSize ?? 16
     this.maxTokens = options.maxTokens
@@ -35,7 +62,7 @@ export class PagedCache implements Disposable {
 
   /** Bytes of keys and values a token takes. */
   get bytesPerToken(): number {
-    return this.#widths.reduce((a, w) => a + 2 * 4 * w, 0)
+    return this.#widths.reduce((a, w) => a + 2 * bytesFor(this.format, w), 0)
   }
 
   /** Tokens that could still be written. */
@@ -63,7 +90,7 @@ export class PagedCache implements Disposable {
     return Math.min(this.#most, Math.max(blocks * 2, 16))
   }
 
-  /** Keys and values of a layer, f32 [blocks, blockSize, kvHeads · headDim]. */
+  /** Keys and values of a layer, [blocks, blockSize, kvHeads · headDim] in the cache's format. */
   layer(i: number): { keys: Tensor; values: Tensor } {
     return { keys: this.#keys[i]!, values: this.#values[i]! }
   }
@@ -78,9 +105,9 @@ export class PagedCache implements Disposable {
       })
     const size = this.#grown(this.#blocks)
     const larger = (old: Tensor | undefined, width: number): Tensor => {
-      const t = this.engine.unscoped([size, this.blockSize, width])
+      const t = this.engine.unscoped([size, this.blockSize, width], this.format.id)
       if (old !== undefined) {
-        this.engine.backend.kernels.copy(t.handle, old.handle, old.size * 4)
+        this.engine.backend.kernels.copy(t.handle, old.handle, bytesFor(this.format, old.size))
         old.dispose()
       }
       return t
@@ -120,7 +147,7 @@ export class PagedCache implements Disposable {
       child.blocks.push(to)
       for (const [i, width] of this.#widths.entries())
         for (const t of [this.#keys[i]!, this.#values[i]!]) {
-          const bytes = this.blockSize * width * 4
+          const bytes = this.blockSize * bytesFor(this.format, width)
           const { memory, kernels } = this.engine.backend
           const source = memory.view(t.handle, from * bytes, bytes)
           const target = memory.view(t.handle, to * bytes, bytes)

@@ -95,6 +95,13 @@ struct Check {
   // Set a native-only argument.
   void extra(int i, int64_t value) { args[i].integer = value; }
   int64_t rowsOf(int i, int64_t rowElements) const { return rowElements > 0 ? args[i].bytes / times(rowElements, 4) : 0; }
+  int64_t unitsOf(int i, int64_t bytes) const { return bytes > 0 ? args[i].bytes / bytes : 0; }
+  // The format of a cache, whose rows (or heads) of n(colsIndex) elements must be whole blocks.
+  void cache(int formatIndex, int colsIndex) {
+    const int64_t f = n(formatIndex);
+    if (f != FORMAT_F32 && f != FORMAT_F16 && f != FORMAT_Q8_0) fail(formatIndex, "is not a format of a cache (f32 0, f16 1, q8_0 8)");
+    else if (n(colsIndex) % format_layout(f).block != 0) fail(formatIndex, "has a block size that does not divide the row length");
+  }
   // Counts that kernels keep in 32 bits.
   void heads(int headsIndex, int kvIndex) {
     positive(headsIndex);
@@ -348,38 +355,41 @@ struct Check {
     c.fraction(9);                                                                                                                                     \
     c.positive(12);                                                                                                                                    \
   })                                                                                                                                                   \
-  SPEC(cacheWrite, "kCache,vCache,k,ldk,v,ldv,slots,rows,width", {                                                                                     \
-    c.strided(2, 3, c.n(7), c.n(8));                                                                                                                   \
-    c.strided(4, 5, c.n(7), c.n(8));                                                                                                                   \
-    c.f32(6, c.n(7));                                                                                                                                  \
-    c.f32(0, c.n(7) > 0 ? 1 : 0);                                                                                                                      \
-    c.f32(1, c.n(7) > 0 ? 1 : 0);                                                                                                                      \
-    const int64_t a = c.rowsOf(0, c.n(8));                                                                                                             \
-    const int64_t b = c.rowsOf(1, c.n(8));                                                                                                             \
-    c.extra(9, a < b ? a : b);                                                                                                                         \
+  SPEC(cacheWrite, "kCache,vCache,format,k,ldk,v,ldv,slots,rows,width", {                                                                              \
+    c.cache(2, 9);                                                                                                                                     \
+    c.strided(3, 4, c.n(8), c.n(9));                                                                                                                   \
+    c.strided(5, 6, c.n(8), c.n(9));                                                                                                                   \
+    c.f32(7, c.n(8));                                                                                                                                  \
+    c.need(0, c.n(8) > 0 ? 1 : 0);                                                                                                                     \
+    c.need(1, c.n(8) > 0 ? 1 : 0);                                                                                                                     \
+    const int64_t row = format_row_bytes(c.n(2), c.n(9));                                                                                              \
+    const int64_t a = c.unitsOf(0, row);                                                                                                               \
+    const int64_t b = c.unitsOf(1, row);                                                                                                               \
+    c.extra(10, a < b ? a : b);                                                                                                                        \
   })                                                                                                                                                   \
   SPEC(pagedAttention,                                                                                                                                 \
-       "out,q,ldq,kCache,vCache,blockTable,maxBlocks,blockSize,rowSequence,rowPosition,rows,heads,kvHeads,headDim,scale,window,softcap,sinks", {       \
-         const int64_t qWidth = times(c.n(11), c.n(13));                                                                                               \
-         const int64_t blockElements = times(c.n(7), c.n(12), c.n(13));                                                                                \
-         c.heads(11, 12);                                                                                                                              \
-         c.positive(13);                                                                                                                               \
+       "out,q,ldq,kCache,vCache,format,blockTable,maxBlocks,blockSize,rowSequence,rowPosition,rows,heads,kvHeads,headDim,scale,window,softcap,sinks", {\
+         const int64_t qWidth = times(c.n(12), c.n(14));                                                                                               \
+         c.heads(12, 13);                                                                                                                              \
+         c.positive(14);                                                                                                                               \
+         c.positive(8);                                                                                                                                \
          c.positive(7);                                                                                                                                \
-         c.positive(6);                                                                                                                                \
-         c.f32(0, c.n(10), qWidth);                                                                                                                    \
-         c.strided(1, 2, c.n(10), qWidth);                                                                                                             \
-         c.f32(8, c.n(10));                                                                                                                            \
-         c.f32(9, c.n(10));                                                                                                                            \
-         if (c.n(10) > 0) {                                                                                                                            \
-           c.f32(3, 1);                                                                                                                                \
-           c.f32(4, 1);                                                                                                                                \
-           c.f32(5, 1);                                                                                                                                \
+         c.cache(5, 14);                                                                                                                               \
+         c.f32(0, c.n(11), qWidth);                                                                                                                    \
+         c.strided(1, 2, c.n(11), qWidth);                                                                                                             \
+         c.f32(9, c.n(11));                                                                                                                            \
+         c.f32(10, c.n(11));                                                                                                                           \
+         if (c.n(11) > 0) {                                                                                                                            \
+           c.need(3, 1);                                                                                                                               \
+           c.need(4, 1);                                                                                                                               \
+           c.f32(6, 1);                                                                                                                                \
          }                                                                                                                                             \
-         c.optionalF32(17, c.n(11));                                                                                                                   \
-         const int64_t a = c.rowsOf(3, blockElements);                                                                                                 \
-         const int64_t b = c.rowsOf(4, blockElements);                                                                                                 \
-         c.extra(18, a < b ? a : b);                                                                                                                   \
-         c.extra(19, c.rowsOf(5, c.n(6)));                                                                                                             \
+         c.optionalF32(18, c.n(12));                                                                                                                   \
+         const int64_t block = times(c.n(8), c.n(13), format_row_bytes(c.n(5), c.n(14)));                                                              \
+         const int64_t a = c.unitsOf(3, block);                                                                                                        \
+         const int64_t b = c.unitsOf(4, block);                                                                                                        \
+         c.extra(19, a < b ? a : b);                                                                                                                   \
+         c.extra(20, c.rowsOf(6, c.n(7)));                                                                                                             \
        })                                                                                                                                              \
   SPEC(logits, "out,h,w,format,rows,vocab,hidden,softcap,logitScale", {                                                                                \
     c.f32(0, c.n(4), c.n(5));                                                                                                                          \

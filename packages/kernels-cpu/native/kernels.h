@@ -99,13 +99,13 @@ struct KernelTable {
   void (*adamw8bit)(Pool*, float* p, const float* g, uint8_t* m8, uint8_t* v8, float* mAbs, float* vAbs, int64_t n, double lr, double beta1, double beta2,
                     double eps, double weightDecay, int64_t step, double gradScale);
 
-  void (*cacheWrite)(Pool*, float* kCache, float* vCache, const float* k, int64_t ldk, const float* v, int64_t ldv, const int32_t* slots, int64_t rows,
-                     int64_t width, int64_t cacheSlots);
+  void (*cacheWrite)(Pool*, void* kCache, void* vCache, int64_t format, const float* k, int64_t ldk, const float* v, int64_t ldv, const int32_t* slots,
+                     int64_t rows, int64_t width, int64_t cacheSlots);
   // cacheBlocks: blocks that fit in both caches; sequences: rows of the block table (both from the buffers' sizes).
-  void (*pagedAttention)(Pool*, float* out, const float* q, int64_t ldq, const float* kCache, const float* vCache, const int32_t* blockTable,
-                         int64_t maxBlocks, int64_t blockSize, const int32_t* rowSequence, const int32_t* rowPosition, int64_t rows, int64_t heads,
-                         int64_t kvHeads, int64_t headDim, double scale, int64_t window, double softcap, const float* sinks, int64_t cacheBlocks,
-                         int64_t sequences);
+  void (*pagedAttention)(Pool*, float* out, const float* q, int64_t ldq, const void* kCache, const void* vCache, int64_t format,
+                         const int32_t* blockTable, int64_t maxBlocks, int64_t blockSize, const int32_t* rowSequence, const int32_t* rowPosition,
+                         int64_t rows, int64_t heads, int64_t kvHeads, int64_t headDim, double scale, int64_t window, double softcap, const float* sinks,
+                         int64_t cacheBlocks, int64_t sequences);
   void (*logits)(Pool*, float* out, const float* h, const void* w, int64_t format, int64_t rows, int64_t vocab, int64_t hidden, double softcap,
                  double logitScale);
   void (*sample)(Pool*, int32_t* ids, float* logp, const float* logits, int64_t rows, int64_t vocab, const float* params, const int32_t* rng,

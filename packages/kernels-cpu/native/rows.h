@@ -46,32 +46,8 @@ static void embeddingBackward(Pool* pool, float* dw, const float* dy, const int3
   add_rows(pool, "embeddingBackward", dw, dy, ids, rows, cols, vocab, static_cast<float>(scale), false);
 }
 
-static void cacheWrite(Pool* pool, float* kCache, float* vCache, const float* k, int64_t ldk, const float* v, int64_t ldv, const int32_t* slots, int64_t rows,
-                       int64_t width, int64_t cacheSlots) {
-  // Two caches times strips of columns; within a strip the rows go in order, so that the last row of a slot wins.
-  const int64_t strips = ceil_div(width, STRIP);
-  par_pieces(pool, strips * 2, 1, rows * width <= SERIAL_LIMIT, [=](int64_t piece, int64_t, int, int) {
-    const bool second = piece >= strips;
-    const int64_t from = (second ? piece - strips : piece) * STRIP;
-    const int64_t to = min_i(width, from + STRIP);
-    float* cache = second ? vCache : kCache;
-    const float* source = second ? v : k;
-    const int64_t ld = second ? ldv : ldk;
-    for (int64_t i = 0; i < rows; i++) {
-      const int64_t slot = slots[i];
-      if (slot == -1) continue;
-      if (slot < 0 || slot >= cacheSlots) {
-        if (piece == 0) pool_fail(pool, "cacheWrite", "a slot lies outside the caches", i, slot);
-        continue;
-      }
-      memcpy(cache + slot * width + from, source + i * ld + from, static_cast<size_t>(to - from) * sizeof(float));
-    }
-  });
-}
-
 static void rows_fill(KernelTable& t) {
   t.gatherRows = gatherRows;
   t.scatterRows = scatterRows;
   t.embeddingBackward = embeddingBackward;
-  t.cacheWrite = cacheWrite;
 }

@@ -76,7 +76,7 @@ describe.each(isas)("row kernels on %s", (isa) => {
     const slots = Int32Array.from({ length: rows }, (_, i) => (i % 7 === 6 ? -1 : (i * 37) % (blocks * blockSize)))
     const [keys, values] = await onThreads(isa, async (s) => {
       const [kc, vc] = [s.f32(start), s.f32(start)]
-      s.k.cacheWrite(kc, vc, s.f32(k), ldk, s.f32(v), ldv, s.i32(slots), rows, width)
+      s.k.cacheWrite(kc, vc, 0, s.f32(k), ldk, s.f32(v), ldv, s.i32(slots), rows, width)
       return [await s.readF32(kc), await s.readF32(vc)]
     })
     const [expectedKeys, expectedValues] = [start.slice(), start.slice()]

@@ -75,8 +75,8 @@ describe("a kernel that is slightly wrong is noticed", () => {
     ["weight decay ignored", "adamw", set(9, () => 0)],
     ["step off by one", "adamw", set(10, (step) => step + 1)],
     ["gradient scale ignored", "adamw8bit", set(13, () => 1)],
-    ["window ignored", "pagedAttention", set(15, () => 0)],
-    ["row stride ignored", "cacheWrite", (args) => args.with(3, args[8]!)],
+    ["window ignored", "pagedAttention", set(16, () => 0)],
+    ["row stride ignored", "cacheWrite", (args) => args.with(4, args[9]!)],
     ["history ignored", "sample", (args) => args.with(8, 0)],
     ["accumulate ignored", "scatterRows", set(6, () => 1)],
   ]

@@ -150,7 +150,7 @@ static void bench_paged(Pool* pool) {
       pairs += static_cast<double>(pos.back() + 1) * H;
     }
     const Rate r = fraction_of_peak(pool, pairs * 4 * D, [&] {
-      pagedAttention(pool, out.data(), q.data(), H * D, kc.data(), vc.data(), table.data(), maxBlocks, block, seq.data(), pos.data(), rows, H, KV, D, 0.125, 0, 0, nullptr, blocks, S);
+      pagedAttention(pool, out.data(), q.data(), H * D, kc.data(), vc.data(), FORMAT_F32, table.data(), maxBlocks, block, seq.data(), pos.data(), rows, H, KV, D, 0.125, 0, 0, nullptr, blocks, S);
     });
     print_rate(kind == 0 ? "pagedAttention prompt of 512" : kind == 1 ? "pagedAttention 8 rows at 2000" : "pagedAttention 1 row at 2000", r, kind == 0 ? 0.5 : 0);
   }

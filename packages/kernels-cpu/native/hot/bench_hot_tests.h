@@ -382,7 +382,7 @@ static void test_paged(Pool* one, Pool* many) {
     const Floats q = randoms(rows * ldq);
     const double scale = 1.0 / sqrt(static_cast<double>(D));
     const Floats got = on_both("pagedAttention", one, many, Floats(static_cast<size_t>(rows * H * D), 9.0f), [&](Pool* p, Floats& o) {
-      pagedAttention(p, o.data(), q.data(), ldq, kc.data(), vc.data(), table.data(), maxBlocks, c.blockSize, seq.data(), pos.data(), rows, H, KV, D, scale, c.window, c.softcap,
+      pagedAttention(p, o.data(), q.data(), ldq, kc.data(), vc.data(), FORMAT_F32, table.data(), maxBlocks, c.blockSize, seq.data(), pos.data(), rows, H, KV, D, scale, c.window, c.softcap,
                      c.sinks ? sinks.data() : nullptr, blocks, S);
     });
     std::vector<double> want(got.size(), 0.0);

@@ -2,6 +2,7 @@
 //
 // Rows of a prompt (neighbours of one sequence at successive positions) go through the tiles of attention.h. Single rows, as in generation, are cut along the
 // context into stretches; a task reads every key and value of its stretch once for all query heads that share them, and the stretches are combined in order.
+// Caches are stored as f32, f16 or q8_0 rows and widened in registers as they are read.
 
 static const int64_t DECODE_KEYS = 256;   // positions of a stretch
 static const int64_t DECODE_AHEAD = 16;   // positions to fetch ahead
@@ -17,10 +18,74 @@ static const int DECODE_SUMS = 16;
 static const int DECODE_SUMS = 8;
 #endif
 
+// Runs BODY with F as the struct of a cache format; the binding has checked that the code is one of these.
+#define SLOTH_WITH_CACHE_FORMAT(code, F, ...)                       \
+  switch (code) {                                                   \
+    case FORMAT_F32: { typedef FormatF32 F; __VA_ARGS__; break; }   \
+    case FORMAT_F16: { typedef FormatF16 F; __VA_ARGS__; break; }   \
+    case FORMAT_Q8_0: { typedef FormatQ8_0 F; __VA_ARGS__; break; } \
+    default: break;                                                 \
+  }
+
+static const int64_t CACHE_STRIP = 128;  // columns of a task of cacheWrite, whole blocks of every format
+
+static void cacheWrite(Pool* pool, void* kCache, void* vCache, int64_t format, const float* k, int64_t ldk, const float* v, int64_t ldv, const int32_t* slots,
+                       int64_t rows, int64_t width, int64_t cacheSlots) {
+  // Two caches times strips of columns; within a strip the rows go in order, so that the last row of a slot wins.
+  const int64_t strips = ceil_div(width, CACHE_STRIP), rowBytes = format_row_bytes(format, width);
+  par_pieces(pool, strips * 2, 1, rows * width <= SERIAL_LIMIT, [=](int64_t first, int64_t end, int, int) {
+    for (int64_t piece = first; piece < end; piece++) {
+      const bool second = piece >= strips;
+      const int64_t from = (second ? piece - strips : piece) * CACHE_STRIP;
+      const int64_t to = min_i(width, from + CACHE_STRIP);
+      uint8_t* cache = static_cast<uint8_t*>(second ? vCache : kCache);
+      const float* source = second ? v : k;
+      const int64_t ld = second ? ldv : ldk;
+      for (int64_t i = 0; i < rows; i++) {
+        const int64_t slot = slots[i];
+        if (slot == -1) continue;
+        if (slot < 0 || slot >= cacheSlots) {
+          if (piece == 0) pool_fail(pool, "cacheWrite", "a slot lies outside the caches", i, slot);
+          continue;
+        }
+        SLOTH_WITH_CACHE_FORMAT(format, F, F::encode(source + i * ld + from, to - from, cache + slot * rowBytes + format_offset<F>(from)))
+      }
+    }
+  });
+}
+
+// VW stored values of a head from column c (a multiple of VW); `tail` reads n < VW of them, the rest are 0.
+template <class F>
+struct Cached;
+template <>
+struct Cached<FormatF32> {
+  SLOTH_INLINE vf load(const uint8_t* head, int64_t c) { return vload(reinterpret_cast<const float*>(head) + c); }
+  SLOTH_INLINE vf tail(const uint8_t* head, int64_t c, int64_t n) { return vloadn(reinterpret_cast<const float*>(head) + c, n); }
+};
+template <>
+struct Cached<FormatF16> {
+  SLOTH_INLINE vf load(const uint8_t* head, int64_t c) { return vload_f16(reinterpret_cast<const uint16_t*>(head) + c); }
+  SLOTH_INLINE vf tail(const uint8_t* head, int64_t c, int64_t n) {
+    float t[VW];
+    FormatF16::decode_tail(head + 2 * c, n, t);
+    return vloadn(t, n);
+  }
+};
+template <>
+struct Cached<FormatQ8_0> {
+  SLOTH_INLINE vf load(const uint8_t* head, int64_t c) {
+    const uint8_t* block = head + c / 32 * 34;
+    return vmul(vload_i8(reinterpret_cast<const int8_t*>(block + 2) + c % 32), vset_f16(block));
+  }
+  SLOTH_INLINE vf tail(const uint8_t*, int64_t, int64_t) { return vzero(); }  // whole blocks have no tail
+};
+
 struct Paged {
-  const float *q, *kCache, *vCache;
+  const float* q;
+  const uint8_t *kCache, *vCache;
   const int32_t* blockTable;
   int64_t ldq, maxBlocks, blockSize, group, kvHeads, headDim, window;
+  int64_t rowBytes, headBytes;  // of a slot, and of one head in it
   float scale, cap;
 
   SLOTH_INLINE int64_t cache_row(const Paged& c, int64_t sequence, int64_t position) {
@@ -30,8 +95,8 @@ struct Paged {
 };
 
 // out[g * ldo + j] = q[g] · k[j] for G heads and J keys.
-template <int G, int J>
-SLOTH_INLINE void decode_scores(const float* q, int64_t headDim, const float* const* k, float* out, int64_t ldo) {
+template <class F, int G, int J>
+SLOTH_INLINE void decode_scores(const float* q, int64_t headDim, const uint8_t* const* k, float* out, int64_t ldo) {
   vf acc[G * J];
   SLOTH_UNROLL
   for (int i = 0; i < G * J; i++) acc[i] = vzero();
@@ -39,7 +104,7 @@ SLOTH_INLINE void decode_scores(const float* q, int64_t headDim, const float* co
   for (; c + VW <= headDim; c += VW) {
     SLOTH_UNROLL
     for (int j = 0; j < J; j++) {
-      const vf kv = vload(k[j] + c);
+      const vf kv = Cached<F>::load(k[j], c);
       SLOTH_UNROLL
       for (int g = 0; g < G; g++) acc[g * J + j] = vfma(kv, vload(q + g * headDim + c), acc[g * J + j]);
     }
@@ -48,7 +113,7 @@ SLOTH_INLINE void decode_scores(const float* q, int64_t headDim, const float* co
     const int64_t n = headDim - c;
     SLOTH_UNROLL
     for (int j = 0; j < J; j++) {
-      const vf kv = vloadn(k[j] + c, n);
+      const vf kv = Cached<F>::tail(k[j], c, n);
       SLOTH_UNROLL
       for (int g = 0; g < G; g++) acc[g * J + j] = vfma(kv, vloadn(q + g * headDim + c, n), acc[g * J + j]);
     }
@@ -60,19 +125,19 @@ SLOTH_INLINE void decode_scores(const float* q, int64_t headDim, const float* co
 }
 
 // o[g] += sum over n keys of p[g * ldp + j] · v[j], for C vectors of channels; the sums stay in registers. `tail` < VW: only that many channels (C is 1).
-template <int G, int C>
-SLOTH_INLINE void decode_values(const float* p, int64_t ldp, const float* const* v, int64_t n, int64_t channel, float* o, int64_t headDim, int64_t tail) {
+template <class F, int G, int C>
+SLOTH_INLINE void decode_values(const float* p, int64_t ldp, const uint8_t* const* v, int64_t n, int64_t channel, float* o, int64_t headDim, int64_t tail) {
   vf acc[G * C];
   SLOTH_UNROLL
   for (int i = 0; i < G * C; i++) acc[i] = vzero();
   for (int64_t j = 0; j < n; j++) {
     if (j + DECODE_AHEAD < n) {
       SLOTH_UNROLL
-      for (int c = 0; c < C * VW; c += 16) SLOTH_PREFETCH(v[j + DECODE_AHEAD] + channel + c);
+      for (int64_t c = 0; c < C * VW * F::BYTES32 / 32; c += 64) SLOTH_PREFETCH(v[j + DECODE_AHEAD] + channel * F::BYTES32 / 32 + c);
     }
     vf x[C];
     SLOTH_UNROLL
-    for (int c = 0; c < C; c++) x[c] = tail < VW ? vloadn(v[j] + channel, tail) : vload(v[j] + channel + c * VW);
+    for (int c = 0; c < C; c++) x[c] = tail < VW ? Cached<F>::tail(v[j], channel, tail) : Cached<F>::load(v[j], channel + c * VW);
     SLOTH_UNROLL
     for (int g = 0; g < G; g++) {
       const vf w = vset(p[g * ldp + j]);
@@ -91,22 +156,21 @@ SLOTH_INLINE void decode_values(const float* p, int64_t ldp, const float* const*
 }
 
 // G heads of one row against the positions from .. from + n (n <= DECODE_KEYS): o [G, headDim] without the division, and (m, l) of each head.
-template <int G>
+template <class F, int G>
 SLOTH_NOINLINE void decode_part(const Paged& a, const float* q, int64_t sequence, int64_t kvHead, int64_t from, int64_t n, float* o, float* ml) {
   const int J = DECODE_SUMS / G;
-  const int64_t width = a.kvHeads * a.headDim;
-  const float* rows[DECODE_KEYS];
+  const uint8_t* rows[DECODE_KEYS];
   alignas(64) float scores[G * DECODE_KEYS];
-  for (int64_t j = 0; j < n; j++) rows[j] = a.kCache + Paged::cache_row(a, sequence, from + j) * width + kvHead * a.headDim;
+  for (int64_t j = 0; j < n; j++) rows[j] = a.kCache + Paged::cache_row(a, sequence, from + j) * a.rowBytes + kvHead * a.headBytes;
   int64_t j = 0;
   for (; j + J <= n; j += J) {
     // Rows of a page are short and far apart for the hardware's own prefetching.
     for (int64_t i = j + DECODE_AHEAD; i < min_i(n, j + J + DECODE_AHEAD); i++) {
-      for (int64_t c = 0; c < a.headDim; c += 16) SLOTH_PREFETCH(rows[i] + c);
+      for (int64_t c = 0; c < a.headBytes; c += 64) SLOTH_PREFETCH(rows[i] + c);
     }
-    decode_scores<G, J>(q, a.headDim, rows + j, scores + j, DECODE_KEYS);
+    decode_scores<F, G, J>(q, a.headDim, rows + j, scores + j, DECODE_KEYS);
   }
-  for (; j < n; j++) decode_scores<G, 1>(q, a.headDim, rows + j, scores + j, DECODE_KEYS);
+  for (; j < n; j++) decode_scores<F, G, 1>(q, a.headDim, rows + j, scores + j, DECODE_KEYS);
   for (int g = 0; g < G; g++) {
     float* s = scores + g * DECODE_KEYS;
     soft_cap_row(s, n, a.scale, a.cap);
@@ -127,11 +191,12 @@ SLOTH_NOINLINE void decode_part(const Paged& a, const float* q, int64_t sequence
   for (int64_t i = 0; i < n; i++) rows[i] = a.vCache + (rows[i] - a.kCache);
   const int C = DECODE_SUMS / G < 4 ? DECODE_SUMS / G : 4;
   int64_t c = 0;
-  for (; c + C * VW <= a.headDim; c += C * VW) decode_values<G, C>(scores, DECODE_KEYS, rows, n, c, o, a.headDim, VW);
-  for (; c < a.headDim; c += VW) decode_values<G, 1>(scores, DECODE_KEYS, rows, n, c, o, a.headDim, min_i(VW, a.headDim - c));
+  for (; c + C * VW <= a.headDim; c += C * VW) decode_values<F, G, C>(scores, DECODE_KEYS, rows, n, c, o, a.headDim, VW);
+  for (; c < a.headDim; c += VW) decode_values<F, G, 1>(scores, DECODE_KEYS, rows, n, c, o, a.headDim, min_i(VW, a.headDim - c));
 }
 
 // A tile of a prompt: rows of one sequence at successive positions, all query heads of one key head.
+template <class F>
 static void paged_tile(const Paged& a, int64_t row, int64_t rows, int64_t sequence, int64_t position, int64_t kvHead, const float* sinks, float* out,
                        char* scratch) {
   FlashState f = {};
@@ -142,14 +207,14 @@ static void paged_tile(const Paged& a, int64_t row, int64_t rows, int64_t sequen
   f.window = a.window;
   flash_begin(f, scratch);
   float* gathered = reinterpret_cast<float*>(scratch + flash_bytes(a.headDim));
-  const int64_t hd = a.headDim, width = a.kvHeads * hd, heads = a.kvHeads * a.group;
+  const int64_t hd = a.headDim, heads = a.kvHeads * a.group;
   stack_rows(a.q + row * a.ldq + kvHead * a.group * hd, a.ldq, rows, a.group, hd, a.scale, f.q, SA);
   const uint8_t* bytes = reinterpret_cast<const uint8_t*>(gathered);
   for (int64_t j = Paged::first(a, position); j < position + rows; j += KEYS) {
     const int64_t n = min_i(KEYS, position + rows - j);
-    for (int64_t i = 0; i < n; i++) memcpy(gathered + i * hd, a.kCache + Paged::cache_row(a, sequence, j + i) * width + kvHead * hd, static_cast<size_t>(hd) * 4);
+    for (int64_t i = 0; i < n; i++) decode_row<F>(a.kCache + Paged::cache_row(a, sequence, j + i) * a.rowBytes + kvHead * a.headBytes, 0, hd, gathered + i * hd);
     pack_transposed<FormatF32>(bytes, hd * 4, 0, n, 0, hd, f.keys, 0, hd);
-    for (int64_t i = 0; i < n; i++) memcpy(gathered + i * hd, a.vCache + Paged::cache_row(a, sequence, j + i) * width + kvHead * hd, static_cast<size_t>(hd) * 4);
+    for (int64_t i = 0; i < n; i++) decode_row<F>(a.vCache + Paged::cache_row(a, sequence, j + i) * a.rowBytes + kvHead * a.headBytes, 0, hd, gathered + i * hd);
     pack_straight<FormatF32>(bytes, hd * 4, 0, hd, 0, n, f.values, 0, n);
     flash_tile(f, position, j, n);
   }
@@ -164,15 +229,32 @@ struct PagedTask {
   int64_t row, rows, from, n, part;
 };
 
-static void pagedAttention(Pool* pool, float* out, const float* q, int64_t ldq, const float* kCache, const float* vCache, const int32_t* blockTable,
-                           int64_t maxBlocks, int64_t blockSize, const int32_t* rowSequence, const int32_t* rowPosition, int64_t rows, int64_t heads,
-                           int64_t kvHeads, int64_t headDim, double scale, int64_t window, double softcap, const float* sinks, int64_t cacheBlocks,
-                           int64_t sequences) {
+template <class F>
+static void decode_row_part(const Paged& a, const PagedTask& t, int64_t sequence, int64_t kvHead, float* o, float* ml) {
+  for (int64_t g = 0; g < a.group; g += DECODE_HEADS) {
+    const int64_t h = kvHead * a.group + g;
+    const float* qr = a.q + t.row * a.ldq + h * a.headDim;
+    float* to = o + h * a.headDim;
+    switch (min_i(DECODE_HEADS, a.group - g)) {
+      case 1: decode_part<F, 1>(a, qr, sequence, kvHead, t.from, t.n, to, ml + 2 * h); break;
+      case 2: decode_part<F, 2>(a, qr, sequence, kvHead, t.from, t.n, to, ml + 2 * h); break;
+      case 3: decode_part<F, 3>(a, qr, sequence, kvHead, t.from, t.n, to, ml + 2 * h); break;
+      default: decode_part<F, 4>(a, qr, sequence, kvHead, t.from, t.n, to, ml + 2 * h); break;
+    }
+  }
+}
+
+static void pagedAttention(Pool* pool, float* out, const float* q, int64_t ldq, const void* kCache, const void* vCache, int64_t format,
+                           const int32_t* blockTable, int64_t maxBlocks, int64_t blockSize, const int32_t* rowSequence, const int32_t* rowPosition,
+                           int64_t rows, int64_t heads, int64_t kvHeads, int64_t headDim, double scale, int64_t window, double softcap, const float* sinks,
+                           int64_t cacheBlocks, int64_t sequences) {
   if (rows <= 0 || heads <= 0 || !attention_shape(pool, "pagedAttention", heads, kvHeads, headDim)) return;
   Paged a = {};
   a.q = q;
-  a.kCache = kCache;
-  a.vCache = vCache;
+  a.kCache = static_cast<const uint8_t*>(kCache);
+  a.vCache = static_cast<const uint8_t*>(vCache);
+  a.headBytes = format_row_bytes(format, headDim);
+  a.rowBytes = a.headBytes * kvHeads;
   a.blockTable = blockTable;
   a.ldq = ldq;
   a.maxBlocks = maxBlocks;
@@ -232,21 +314,12 @@ static void pagedAttention(Pool* pool, float* out, const float* q, int64_t ldq, 
     const PagedTask& t = tasks[count - 1 - task / kvHeads];
     const int64_t kvHead = task % kvHeads, sequence = rowSequence[t.row];
     if (t.rows > 0) {
-      paged_tile(a, t.row, t.rows, sequence, rowPosition[t.row], kvHead, sinks, out, static_cast<char*>(pool_scratch(pool, worker, static_cast<size_t>(scratch))));
+      char* space = static_cast<char*>(pool_scratch(pool, worker, static_cast<size_t>(scratch)));
+      SLOTH_WITH_CACHE_FORMAT(format, F, paged_tile<F>(a, t.row, t.rows, sequence, rowPosition[t.row], kvHead, sinks, out, space))
       return;
     }
     float* o = partial + t.part * partFloats;
-    float* ml = o + heads * headDim;
-    for (int64_t g = 0; g < a.group; g += DECODE_HEADS) {
-      const int64_t h = kvHead * a.group + g;
-      const float* qr = q + t.row * ldq + h * headDim;
-      switch (min_i(DECODE_HEADS, a.group - g)) {
-        case 1: decode_part<1>(a, qr, sequence, kvHead, t.from, t.n, o + h * headDim, ml + 2 * h); break;
-        case 2: decode_part<2>(a, qr, sequence, kvHead, t.from, t.n, o + h * headDim, ml + 2 * h); break;
-        case 3: decode_part<3>(a, qr, sequence, kvHead, t.from, t.n, o + h * headDim, ml + 2 * h); break;
-        default: decode_part<4>(a, qr, sequence, kvHead, t.from, t.n, o + h * headDim, ml + 2 * h); break;
-      }
-    }
+    SLOTH_WITH_CACHE_FORMAT(format, F, decode_row_part<F>(a, t, sequence, kvHead, o, o + heads * headDim))
   });
   // Few numbers: combined here, in order.
   for (int64_t i = 0; i < count;) {

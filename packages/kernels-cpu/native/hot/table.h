@@ -20,5 +20,6 @@ static void hot_fill(KernelTable& t) {
   t.linearCrossEntropy = linearCrossEntropy;
   t.linearLogprobs = linearLogprobs;
   t.linearLogprobsBackward = linearLogprobsBackward;
+  t.cacheWrite = cacheWrite;
   t.pagedAttention = pagedAttention;
 }

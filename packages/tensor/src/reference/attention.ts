@@ -1,5 +1,7 @@
 import type { RequiredKernels } from "@sloth/core"
 
+import { bytesFor, type WeightFormat } from "../weight-format.ts"
+import type { FloatArray } from "./memory.ts"
 import { extent, type Call, type Define } from "./call.ts"
 import { addScaled, dot } from "./products.ts"
 
@@ -61,6 +63,22 @@ function softmax(scores: Float64Array, sink: number | undefined): number {
   const lse = most + Math.log(total)
   for (let i = 0; i < scores.length; i++) scores[i] = Math.exp(scores[i]! - lse)
   return lse
+}
+
+/** The format of a cache whose rows of `cols` elements are whole blocks. */
+const cacheFormat = (c: Call, code: number, argument: string, cols: number): WeightFormat => {
+  c.require(
+    code === 0 || code === 1 || code === 8,
+    "format",
+    `${code} is not a format of a cache (f32 0, f16 1, q8_0 8)`,
+  )
+  const format = c.format(code)
+  c.require(
+    cols % format.blockSize === 0,
+    argument,
+    `${cols} must be a multiple of ${format.blockSize} for ${format.id}`,
+  )
+  return format
 }
 
 /** Attention of training and of generation. */
@@ -218,25 +236,35 @@ export const attentionKernels = (
     },
   ),
 
-  cacheWrite: define("cacheWrite", (c, kCache, vCache, k, ldk, v, ldv, slots, rows, width) => {
+  cacheWrite: define("cacheWrite", (c, kCache, vCache, code, k, ldk, v, ldv, slots, rows, width) => {
     c.whole("rows", rows)
     c.whole("width", width, 1)
     c.whole("ldk", ldk, width)
     c.whole("ldv", ldv, width)
+    const format = cacheFormat(c, code, "width", width)
     const where = c.int("slots", slots, rows)
     const keys = c.float("k", k, extent(rows, width, ldk))
     const values = c.float("v", v, extent(rows, width, ldv))
-    const capacity = Math.floor(Math.min(c.size("kCache", kCache), c.size("vCache", vCache)) / 4 / width)
-    const keyOut = c.floatOut("kCache", kCache, capacity * width)
-    const valueOut = c.floatOut("vCache", vCache, capacity * width)
+    const rowBytes = bytesFor(format, width)
+    const capacity = Math.floor(Math.min(c.size("kCache", kCache), c.size("vCache", vCache)) / rowBytes)
     for (const slot of where) {
       c.data(slot >= -1 && slot < capacity, "slots", `has ${slot}, but the caches have ${capacity} slots`)
     }
-    for (let r = 0; r < rows; r++) {
-      const slot = where[r]!
-      if (slot === -1) continue
-      keyOut.set(keys.subarray(r * ldk, r * ldk + width), slot * width)
-      valueOut.set(values.subarray(r * ldv, r * ldv + width), slot * width)
+    for (const [name, cache, source, ld] of [
+      ["kCache", kCache, keys, ldk],
+      ["vCache", vCache, values, ldv],
+    ] as const) {
+      // f32 caches hold doubles on a float64 backend.
+      const floats = code === 0 ? c.floatOut(name, cache, capacity * width) : undefined
+      const bytes = code === 0 ? undefined : c.rawOut(name, cache, capacity * rowBytes)
+      for (let r = 0; r < rows; r++) {
+        const slot = where[r]!
+        if (slot === -1) continue
+        const row = source.subarray(r * ld, r * ld + width)
+        floats?.set(row, slot * width)
+        if (bytes !== undefined)
+          format.quantizeRow!(Float32Array.from(row), bytes.subarray(slot * rowBytes, (slot + 1) * rowBytes), width)
+      }
     }
   }),
 
@@ -249,6 +277,7 @@ export const attentionKernels = (
       ldq,
       kCache,
       vCache,
+      code,
       blockTable,
       maxBlocks,
       blockSize,
@@ -270,12 +299,13 @@ export const attentionKernels = (
       c.whole("blockSize", blockSize, 1)
       c.whole("ldq", ldq, width)
       const sequences = Math.floor(c.size("blockTable", blockTable) / 4 / maxBlocks)
+      const format = cacheFormat(c, code, "headDim", headDim)
       const blocks = Math.floor(
-        Math.min(c.size("kCache", kCache), c.size("vCache", vCache)) / 4 / (blockSize * kvWidth),
+        Math.min(c.size("kCache", kCache), c.size("vCache", vCache)) / (blockSize * bytesFor(format, kvWidth)),
       )
       const queries = c.float("q", q, extent(rows, width, ldq))
-      const keys = c.float("kCache", kCache, blocks * blockSize * kvWidth)
-      const values = c.float("vCache", vCache, blocks * blockSize * kvWidth)
+      const keys = c.weight("kCache", kCache, code, blocks * blockSize, kvWidth)
+      const values = c.weight("vCache", vCache, code, blocks * blockSize, kvWidth)
       const table = c.int("blockTable", blockTable, sequences * maxBlocks)
       const sequence = c.int("rowSequence", rowSequence, rows)
       const position = c.int("rowPosition", rowPosition, rows)
@@ -287,23 +317,24 @@ export const attentionKernels = (
         c.data(s >= 0 && s < sequences, "rowSequence", `has ${s} at row ${r}, but there are ${sequences} sequences`)
         c.data(p >= 0 && p < maxBlocks * blockSize, "rowPosition", `has ${p} at row ${r}, beyond the block table`)
         const first = window > 0 ? Math.max(0, p - window + 1) : 0
-        // Start of each visible position's row in the caches.
-        const seen: number[] = []
+        // Keys and values of each visible position.
+        const seen: (readonly [FloatArray, FloatArray])[] = []
         for (let at = first; at <= p; at++) {
           const block = table[s * maxBlocks + Math.floor(at / blockSize)]!
           c.data(block >= 0 && block < blocks, "blockTable", `has ${block}, but the caches have ${blocks} blocks`)
-          seen.push((block * blockSize + (at % blockSize)) * kvWidth)
+          const slot = block * blockSize + (at % blockSize)
+          seen.push([keys.row(slot).slice(), values.row(slot).slice()])
         }
         const scores = new Float64Array(seen.length)
         for (let head = 0; head < heads; head++) {
           const kvStart = Math.floor(head / group) * headDim
           for (let j = 0; j < seen.length; j++) {
-            scores[j] = cap(scale * dot(queries, r * ldq + head * headDim, keys, seen[j]! + kvStart, headDim), softcap)
+            scores[j] = cap(scale * dot(queries, r * ldq + head * headDim, seen[j]![0], kvStart, headDim), softcap)
           }
           softmax(scores, sink?.[head])
           sum.fill(0)
           for (let j = 0; j < seen.length; j++) {
-            addScaled(sum, 0, scores[j]!, values, seen[j]! + kvStart, headDim)
+            addScaled(sum, 0, scores[j]!, seen[j]![1], kvStart, headDim)
           }
           target.set(sum, r * width + head * headDim)
         }

@@ -65,3 +65,6 @@ export class Data {
     return { bytes, values }
   }
 }
+
+/** The next multiple of a block: formats store whole ones. */
+export const whole = (k: number, block: number): number => Math.ceil(k / block) * block

@@ -278,7 +278,7 @@ export const dataChecks: readonly (readonly [label: string, run: (backend: Backe
   ["attention: a segment of negative length", (b) => attend(b, [0, -2, -1])],
   [
     "cacheWrite: a slot beyond the cache",
-    (b) => b.kernels.cacheWrite(zeros(b, 12), zeros(b, 12), zeros(b, 8), 4, zeros(b, 8), 4, ints(b, [0, 3]), 2, 4),
+    (b) => b.kernels.cacheWrite(zeros(b, 12), zeros(b, 12), 0, zeros(b, 8), 4, zeros(b, 8), 4, ints(b, [0, 3]), 2, 4),
   ],
   ["pagedAttention: a block beyond the cache", (b) => decode(b, [0, 9], 0, 3)],
   ["pagedAttention: a block that is absent", (b) => decode(b, [0, -1], 0, 3)],
@@ -298,5 +298,5 @@ function decode(b: Backend, blocks: readonly number[], sequence: number, positio
   const [out, q, k, v] = [zeros(b, 4), zeros(b, 4), zeros(b, 16), zeros(b, 16)]
   const table = ints(b, blocks)
   const [s, p] = [ints(b, [sequence]), ints(b, [position])]
-  b.kernels.pagedAttention(out, q, 4, k, v, table, 2, 2, s, p, 1, 1, 1, 4, 1, 0, 0, NONE)
+  b.kernels.pagedAttention(out, q, 4, k, v, 0, table, 2, 2, s, p, 1, 1, 1, 4, 1, 0, 0, NONE)
 }

@@ -41,9 +41,9 @@ export const signatures: Record<keyof RequiredKernels, string> = {
   linearLogprobsBackward: "dh* dw? dlogp* lse* h* w* format# targets* rows# vocab# hidden# softcap. logitScale.",
   adamw: "p* g* m* v* n# lr. beta1. beta2. eps. weightDecay. step# gradScale.",
   adamw8bit: "p* g* m8* v8* mAbs* vAbs* n# lr. beta1. beta2. eps. weightDecay. step# gradScale.",
-  cacheWrite: "kCache~ vCache~ k* ldk# v* ldv# slots* rows# width#",
+  cacheWrite: "kCache~ vCache~ format# k* ldk# v* ldv# slots* rows# width#",
   pagedAttention:
-    "out* q* ldq# kCache~ vCache~ blockTable~ maxBlocks# blockSize# rowSequence* rowPosition* rows# heads# kvHeads# headDim# scale. window# softcap. sinks?",
+    "out* q* ldq# kCache~ vCache~ format# blockTable~ maxBlocks# blockSize# rowSequence* rowPosition* rows# heads# kvHeads# headDim# scale. window# softcap. sinks?",
   logits: "out* h* w* format# rows# vocab# hidden# softcap. logitScale.",
   sample: "ids* logp* logits* rows# vocab# params* rng* history* maxHistory#",
 }

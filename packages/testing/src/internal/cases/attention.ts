@@ -1,6 +1,7 @@
 import { NONE, type RequiredKernels } from "@sloth/core"
+import { weightFormat } from "@sloth/tensor"
 
-import { Data } from "../data.ts"
+import { Data, whole } from "../data.ts"
 import { F32, largest, sumError } from "../tolerance.ts"
 import type { KernelCase, Twin, Twinned } from "../twin.ts"
 
@@ -21,6 +22,9 @@ interface Shape {
   /** q, k and v are parts of one buffer, as a fused projection leaves them. */
   readonly fused?: boolean
 }
+
+/** What keys and values may be stored as. */
+const CACHE_FORMATS = ["f32", "f16", "q8_0"].map((id) => weightFormat(id))
 
 const SHAPES: readonly Shape[] = [
   { label: "one row", segments: [[1, -1]], heads: 1, kvHeads: 1, headDim: 1 },
@@ -243,29 +247,35 @@ export const attentionCases: Cases<"attention" | "attentionBackward" | "cacheWri
     },
   })),
 
-  cacheWrite: (
-    [
-      // rows, width, slots, gap
-      [1, 1, 1, 0],
-      [5, 33, 12, 4],
-      [33, 64, 100, 0],
-      [123, 48, 130, 96],
-    ] as const
-  ).map(([rows, width, slots, gap]) => ({
-    label: `${rows} rows of ${width} into ${slots} slots`,
-    async run(t) {
-      const d = new Data(rows)
-      const ld = width + gap
-      const where = d.permutation(slots).slice(0, rows)
-      if (rows > 2) where[1] = -1
-      const [k, v] = [d.floats((rows - 1) * ld + width), d.floats((rows - 1) * ld + width)]
-      const kCache = t.output(slots * width, d.floats(slots * width))
-      const vCache = t.output(slots * width, d.floats(slots * width))
-      t.call("cacheWrite", kCache, vCache, t.floats(k), ld, t.floats(v), ld, t.integers(where), rows, width)
-      await t.same(kCache, "k cache")
-      await t.same(vCache, "v cache")
-    },
-  })),
+  cacheWrite: CACHE_FORMATS.flatMap(({ code, id, blockSize, blockBytes }) =>
+    (
+      [
+        // rows, blocks or elements of width, slots, gap
+        [1, 1, 1, 0],
+        [5, 33, 12, 4],
+        [33, 64, 100, 0],
+        [123, 48, 130, 96],
+      ] as const
+    ).map(([rows, wanted, slots, gap]) => ({
+      label: `${id}, ${rows} rows of ${whole(wanted, blockSize)} into ${slots} slots`,
+      async run(t: Twin) {
+        const d = new Data(rows + code)
+        const width = whole(wanted, blockSize)
+        const ld = width + gap
+        const where = d.permutation(slots).slice(0, rows)
+        if (rows > 2) where[1] = -1
+        const [k, v] = [d.floats((rows - 1) * ld + width), d.floats((rows - 1) * ld + width)]
+        const cache = (): Twinned => {
+          if (code === 0) return t.output(slots * width, d.floats(slots * width))
+          return t.outputBytes(((slots * width) / blockSize) * blockBytes)
+        }
+        const [kCache, vCache] = [cache(), cache()]
+        t.call("cacheWrite", kCache, vCache, code, t.floats(k), ld, t.floats(v), ld, t.integers(where), rows, width)
+        await t.same(kCache, "k cache")
+        await t.same(vCache, "v cache")
+      },
+    })),
+  ),
 
   pagedAttention: (
     [
@@ -313,59 +323,68 @@ export const attentionCases: Cases<"attention" | "attentionBackward" | "cacheWri
         sinks: true,
       },
     ] as const
-  ).map((shape) => ({
-    label: shape.label,
-    async run(t) {
-      const { sequences, blockSize, heads, kvHeads, headDim } = shape
-      const { window = 0, softcap = 0, sinks = false } = shape as { window?: number; softcap?: number; sinks?: boolean }
-      const d = new Data(headDim)
-      const blocksOf = sequences.map(([, last]) => Math.floor(last / blockSize) + 1)
-      const maxBlocks = Math.max(...blocksOf) + 1
-      const blocks = blocksOf.reduce((a, b) => a + b, 0) + 2
-      const order = d.permutation(blocks)
-      const table: number[] = []
-      const [rowSequence, rowPosition]: [number[], number[]] = [[], []]
-      sequences.forEach(([fresh, last], s) => {
-        const own = order.splice(0, blocksOf[s]!)
-        table.push(...own, ...Array.from({ length: maxBlocks - own.length }, () => -1))
-        for (let i = 0; i < fresh; i++) {
-          rowSequence.push(s)
-          rowPosition.push(last - fresh + 1 + i)
-        }
-      })
-      const rows = rowSequence.length
-      const [width, kvWidth] = [heads * headDim, kvHeads * headDim]
-      const ldq = width + 2 * kvWidth
-      const [q, k, v] = [
-        d.floats((rows - 1) * ldq + width),
-        d.floats(blocks * blockSize * kvWidth),
-        d.floats(blocks * blockSize * kvWidth),
-      ]
-      const out = t.output(rows * width)
-      const scale = 1 / Math.sqrt(headDim)
-      t.call(
-        "pagedAttention",
-        out,
-        t.floats(q),
-        ldq,
-        t.floats(k),
-        t.floats(v),
-        t.integers(table),
-        maxBlocks,
-        blockSize,
-        t.integers(rowSequence),
-        t.integers(rowPosition),
-        rows,
-        heads,
-        kvHeads,
-        headDim,
-        scale,
-        window,
-        softcap,
-        sinks ? t.floats(d.floats(heads)) : NONE,
-      )
-      const score = scoreError(headDim, scale, largest(q), largest(k), t.epsilon)
-      await t.compare(out, probabilityError(Math.max(...rowPosition), score) * largest(v), "out")
-    },
-  })),
+  ).flatMap((shape) =>
+    CACHE_FORMATS.map((format): KernelCase => ({
+      label: `${format.id}, ${shape.label}`,
+      async run(t) {
+        const { sequences, blockSize, heads, kvHeads } = shape
+        const headDim = whole(shape.headDim, format.blockSize)
+        const {
+          window = 0,
+          softcap = 0,
+          sinks = false,
+        } = shape as { window?: number; softcap?: number; sinks?: boolean }
+        const d = new Data(headDim)
+        const blocksOf = sequences.map(([, last]) => Math.floor(last / blockSize) + 1)
+        const maxBlocks = Math.max(...blocksOf) + 1
+        const blocks = blocksOf.reduce((a, b) => a + b, 0) + 2
+        const order = d.permutation(blocks)
+        const table: number[] = []
+        const [rowSequence, rowPosition]: [number[], number[]] = [[], []]
+        sequences.forEach(([fresh, last], s) => {
+          const own = order.splice(0, blocksOf[s]!)
+          table.push(...own, ...Array.from({ length: maxBlocks - own.length }, () => -1))
+          for (let i = 0; i < fresh; i++) {
+            rowSequence.push(s)
+            rowPosition.push(last - fresh + 1 + i)
+          }
+        })
+        const rows = rowSequence.length
+        const [width, kvWidth] = [heads * headDim, kvHeads * headDim]
+        const ldq = width + 2 * kvWidth
+        const [q, k, v] = [
+          d.floats((rows - 1) * ldq + width),
+          d.weight(format.code, blocks * blockSize, kvWidth),
+          d.weight(format.code, blocks * blockSize, kvWidth),
+        ]
+        const out = t.output(rows * width)
+        const scale = 1 / Math.sqrt(headDim)
+        t.call(
+          "pagedAttention",
+          out,
+          t.floats(q),
+          ldq,
+          t.bytes(k.bytes),
+          t.bytes(v.bytes),
+          format.code,
+          t.integers(table),
+          maxBlocks,
+          blockSize,
+          t.integers(rowSequence),
+          t.integers(rowPosition),
+          rows,
+          heads,
+          kvHeads,
+          headDim,
+          scale,
+          window,
+          softcap,
+          sinks ? t.floats(d.floats(heads)) : NONE,
+        )
+        // Stored values are exact in f32 whatever the format (11 bits of scale times 8 of q at most), so the bound is that of f32 on what is stored.
+        const score = scoreError(headDim, scale, largest(q), largest(k.values), t.epsilon)
+        await t.compare(out, probabilityError(Math.max(...rowPosition), score) * largest(v.values), "out")
+      },
+    })),
+  ),
 }

@@ -1,7 +1,7 @@
 import { NONE, type RequiredKernels } from "@sloth/core"
 import { weightFormats } from "@sloth/tensor"
 
-import { Data } from "../data.ts"
+import { Data, whole } from "../data.ts"
 import { F32, productMagnitude, sumError, transpose } from "../tolerance.ts"
 import type { KernelCase, Twin } from "../twin.ts"
 
@@ -22,8 +22,6 @@ const SHAPES: readonly (readonly [number, number, number])[] = [
   [70, 49, 130],
   [13, 35, 1030],
 ]
-
-const whole = (k: number, block: number): number => Math.ceil(k / block) * block
 
 const add = (a: Float64Array, b: ArrayLike<number>): Float64Array => a.map((value, i) => value + Math.abs(b[i]!))
 
