@@ -41,7 +41,8 @@ export const cachedContext = (
     engine.from(table),
   ]
   // Texts that begin in this pass see only rows of this pass: the tiled kernel serves them, which a long prompt feels.
-  const fresh = parts.every((p) => p.sequence.length === 0)
+  // A rounded cache is always read back, so that a text's results do not depend on where its passes were cut.
+  const fresh = cache.format.code === 0 && parts.every((p) => p.sequence.length === 0)
   const layout = fresh ? SequenceLayout.fromLengths(parts.map((p) => p.rows)) : undefined
   const segments = layout === undefined ? undefined : engine.from(layout.table, [parts.length, 3])
   return {
