@@ -81,7 +81,7 @@ export const writeTrainedWeights = async (model: CausalLM, path: string): Promis
 
 /**
  * Saves a checkpoint folder: the adapter in PEFT form (or the trained weights), the optimizer's states, and the manifest. It is written under a temporary name, synced
- * and renamed, so that it is there whole or not at all. Returns its size in bytes.
+ * and renamed, so that it is there whole or not at all. `extra` are files of the method, such as units that are not trained on yet. Returns its size in bytes.
  * Errors: SLOTH_DISK_FULL and the other codes of file errors; what was there before is unchanged.
  */
 export const saveCheckpoint = async (
@@ -90,6 +90,7 @@ export const saveCheckpoint = async (
   optimizer: AdamW,
   state: CheckpointState,
   adapter: { readonly lora: LoraConfig; readonly base: string } | undefined,
+  extra: ReadonlyMap<string, Uint8Array> = new Map(),
 ): Promise<number> => {
   const temporary = temporarySibling(folder)
   try {
@@ -100,7 +101,12 @@ export const saveCheckpoint = async (
       join(temporary, OPTIMIZER),
       [...optimizer.states()].map(([name, { tensor, dtype }]) => stored(model, name, tensor, dtype)),
     )
-    const names = [...(adapter === undefined ? [WEIGHTS] : [ADAPTER, "adapter_config.json"]), OPTIMIZER]
+    for (const [name, bytes] of extra) await writeFile(join(temporary, name), bytes)
+    const names = [
+      ...(adapter === undefined ? [WEIGHTS] : [ADAPTER, "adapter_config.json"]),
+      OPTIMIZER,
+      ...extra.keys(),
+    ]
     const files: Record<string, { bytes: number; sha256: string }> = {}
     for (const name of names) {
       const path = join(temporary, name)
@@ -211,6 +217,16 @@ export const restoreCheckpoint = (
   )
   restoreTensors(join(folder, manifest.kind === "weights" ? WEIGHTS : ADAPTER), weights)
   restoreTensors(join(folder, OPTIMIZER), new Map([...optimizer.states()].map(([name, { tensor }]) => [name, tensor])))
+}
+
+/** The files that a method put into a checkpoint. */
+export const extraFiles = (folder: string, manifest: CheckpointManifest): ReadonlyMap<string, Uint8Array> => {
+  const own = new Set([ADAPTER, "adapter_config.json", WEIGHTS, OPTIMIZER])
+  return new Map(
+    Object.keys(manifest.files)
+      .filter((name) => !own.has(name))
+      .map((name) => [name, readFileSync(join(folder, basename(name)))]),
+  )
 }
 
 /** Removes checkpoints beyond the newest `keep`, the best one excepted. */

@@ -16,7 +16,15 @@ export interface PassOptions {
   readonly dropout?: { readonly seed: number; readonly step: number }
   /** False runs the base model without its adapters. */
   readonly adapters?: boolean
+  /** Temperature of the distribution that log-probs and entropies are of; 1 when absent. */
+  readonly temperature?: number
 }
+
+/** How hidden states become logits that are divided by a temperature: cap · tanh(scale · x / cap) / T is the same form with both constants divided. */
+const tempered = ({ softcap, logitScale }: CausalLM["head"], temperature = 1) => ({
+  softcap: softcap / temperature,
+  logitScale: logitScale / temperature,
+})
 
 /** Hidden states of the scored rows `[scored, hidden]` with their targets i32 `[scored]`; called inside a scope. */
 const scoredHidden = (model: CausalLM, batch: MicroBatch, options: PassOptions): { h: Tensor; targets: Tensor } => {
@@ -74,14 +82,14 @@ export const lossPass = (model: CausalLM, batch: MicroBatch, sums: Tensor, slot:
 export const readLogprobs = async (
   model: CausalLM,
   batch: MicroBatch,
-  options: { readonly adapters?: boolean; readonly entropy?: boolean } = {},
+  options: { readonly adapters?: boolean; readonly entropy?: boolean; readonly temperature?: number } = {},
 ): Promise<{ logprobs: Float32Array; entropy: Float32Array | undefined }> => {
   const { engine } = model
   const made = engine.scope(() =>
     engine.noGrad(() => {
       const { h, targets } = scoredHidden(model, batch, { adapters: options.adapters ?? true })
       const { logprobs, entropy } = linearLogprobs(h, model.head.weight.tensor, targets, {
-        ...model.head,
+        ...tempered(model.head, options.temperature),
         entropy: options.entropy ?? false,
       })
       return entropy === undefined ? [logprobs] : [logprobs, entropy]
@@ -107,7 +115,7 @@ export const recordedLogprobs = (
     const recorded = engine.record(() => {
       const { h, targets } = scoredHidden(model, batch, options)
       const { logprobs, entropy } = linearLogprobs(h, model.head.weight.tensor, targets, {
-        ...model.head,
+        ...tempered(model.head, options.temperature),
         entropy: options.entropy ?? false,
       })
       return entropy === undefined ? [logprobs] : [logprobs, entropy]

@@ -1,4 +1,4 @@
-import type { LoraConfig } from "@sloth/model"
+import type { CausalLM, LoraConfig } from "@sloth/model"
 import { createMeterBackend, Engine, type ActivationPolicy, type MeterBackend, type MeterReading } from "@sloth/tensor"
 import type { TrainConfig } from "./config.ts"
 import { crossEntropyPass, recordedLogprobs } from "./forward.ts"
@@ -100,6 +100,13 @@ export class TrainMeter implements Disposable {
     const reading = this.#backend.reading()
     this.#model.clearGradients()
     return reading
+  }
+
+  /** Largest number of live bytes while `work` runs on the model, standing memory included. */
+  rehearse(work: (model: CausalLM) => void): number {
+    this.#backend.restart()
+    this.#model.engine.noGrad(() => work(this.#model))
+    return this.#backend.reading().peakBytes
   }
 
   [Symbol.dispose](): void {

@@ -1,10 +1,13 @@
 import { SlothError } from "@sloth/core"
-import type { CausalLM, ModelFiles } from "@sloth/model"
+import type { CausalLM, ModelFiles, Tokenizer } from "@sloth/model"
 import { attachLora, loadPeftAdapter, readPeftConfig, type LoraConfig } from "@sloth/model"
 import { loraConfigOf, type TrainConfig, type TrainConfigInput } from "./config.ts"
 
 /** What training needs of a model: `ModelFiles` of `@sloth/model` is one, and so is anything else that can build a model. */
-export interface TrainModel extends Pick<ModelFiles, "name" | "path" | "fingerprint" | "bytes" | "config" | "build"> {}
+export interface TrainModel extends Pick<ModelFiles, "name" | "path" | "fingerprint" | "bytes" | "config" | "build"> {
+  /** Needed by methods that generate during training. */
+  readonly tokenizer?: Tokenizer
+}
 
 /**
  * Takes rank, alpha, dropout and targets from the adapter that a configuration starts from, so that the configuration says what is trained.

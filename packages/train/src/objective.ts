@@ -72,6 +72,8 @@ export interface LogprobLoss<Unit extends TrainingUnit = TrainingUnit> {
   readonly kind: "logprobs"
   /** Wants log-probs of the base model too; needs an adapter, because full fine-tuning changes the base. */
   readonly reference?: boolean
+  /** Log-probs are those of the distribution at this temperature; 1 when absent. */
+  readonly temperature?: number
   /** Wants entropies. */
   readonly entropy?: boolean
   /** What the unit adds to the normaliser; its scored positions when absent. */

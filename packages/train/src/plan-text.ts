@@ -48,6 +48,7 @@ export const formatPlan = (plan: RunPlan): string => {
     ["gradients", memory.gradientBytes],
     ["optimizer", memory.optimizerBytes],
     ["activations", memory.activationBytes],
+    ["rollout (at another time than activations)", memory.rolloutBytes ?? 0],
     ["runtime", memory.runtimeBytes],
     ["reserve", memory.reserveBytes],
   ] as const
@@ -88,7 +89,9 @@ export const formatPlan = (plan: RunPlan): string => {
   if (time !== undefined)
     lines.push([
       "time",
-      `${formatSeconds(time.seconds)}: ${formatSeconds(time.secondsPerStep)} a step, ${count(time.tokensPerSecond)} tokens/s, from ${(time.flopsPerSecond / 1e9).toFixed(1)} GFLOP/s measured`,
+      `${formatSeconds(time.seconds)}: ${formatSeconds(time.secondsPerStep)} a step, ${count(time.tokensPerSecond)} tokens/s, from ${(time.flopsPerSecond / 1e9).toFixed(1)} GFLOP/s measured${
+        memory.rolloutBytes === undefined ? "" : "; rollouts and rewards come on top"
+      }`,
     ])
   return [
     ...lines.map(([name, text]) => `${name.padEnd(14)} ${text}`),

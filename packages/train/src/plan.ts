@@ -7,6 +7,8 @@ import type { StandingMemory } from "./meter.ts"
 export interface MemoryPlan extends StandingMemory {
   /** Largest of what the forward and backward passes hold beside the standing memory. */
   readonly activationBytes: number
+  /** Largest of what making the units of a step holds beside the standing memory, given back before the update; for methods that generate during training. */
+  readonly rolloutBytes?: number
   /** The process before the model was loaded. */
   readonly runtimeBytes: number
   /** Room for what a backend keeps for reuse, scratch of its kernels, and growth of the process. */

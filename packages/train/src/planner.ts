@@ -8,6 +8,7 @@ import { TrainMeter, type MeterOptions } from "./meter.ts"
 import { splitUnits } from "./micro-batch.ts"
 import type { TrainModel } from "./model-files.ts"
 import type { ObjectiveLoss, TrainingUnit } from "./objective.ts"
+import type { Reuse } from "./online.ts"
 import type { MemoryPlan, RunPlan, TimePlan } from "./plan.ts"
 import { formatSeconds } from "./plan-text.ts"
 import { StepPositions } from "./position.ts"
@@ -45,6 +46,12 @@ export interface PlanInput {
   readonly directory?: string
   /** The model on its backend, to measure the machine's speed; no forecast of time without it. */
   readonly measure?: CausalLM
+  /** For methods that make their units during the run: how they use and cut them, and what making them does. */
+  readonly online?: {
+    readonly reuse: Reuse
+    readonly splitForecast?: (unit: TrainingUnit, tokenBudget: number) => readonly TrainingUnit[]
+    readonly rehearse?: (model: CausalLM) => void
+  }
   /** Split and policy that an earlier start of the run decided. */
   readonly decided?: Pick<RunPlan, "tokenBudget" | "policy" | "packing">
   readonly meter?: MeterOptions
@@ -80,6 +87,13 @@ const largestMicroBatch = (units: readonly TrainingUnit[], batch: number, tokenB
   })
 }
 
+/** Tokens of the longest text of a unit: the longest way from a segment up to its first ancestor. */
+const longestText = ({ segments }: TrainingUnit): number => {
+  const ends: number[] = []
+  for (const { length, parent } of segments) ends.push(length + (parent === null ? 0 : ends[parent]!))
+  return Math.max(0, ...ends)
+}
+
 /** Seconds that a reading takes on a typical machine, with reading the weights twice. */
 const typicalSeconds = (reading: MeterReading, weightBytes: number): number =>
   reading.flops / TYPICAL.flopsPerSecond +
@@ -105,18 +119,28 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
   const { standing } = meter
   const weightBytes = standing.mappedBytes + standing.weightBytes
   const packing = decided?.packing ?? config.packing
+  const { online } = input
+  const rolloutPeak = online?.rehearse === undefined ? undefined : meter.rehearse(online.rehearse)
+  /** The units as they are trained on. */
+  const cut = (tokenBudget: number, some: readonly TrainingUnit[] = units): readonly TrainingUnit[] =>
+    online?.splitForecast === undefined ? some : some.flatMap((unit) => online.splitForecast!(unit, tokenBudget))
 
   const measured = (tokenBudget: number, policy: ActivationPolicy): Candidate => ({
     tokenBudget,
     policy,
-    reading: meter.measure(largestMicroBatch(units, config.batch, tokenBudget, packing), policy),
+    reading: meter.measure(largestMicroBatch(cut(tokenBudget), config.batch, tokenBudget, packing), policy),
   })
   const memoryOf = ({ reading }: Candidate): MemoryPlan => {
-    const liveBytes = Math.max(reading.peakBytes, held)
+    const trainingBytes = Math.max(reading.peakBytes, held)
+    // The cache is given back before the update, so the larger of the two counts; gradients of the last step still lie there meanwhile.
+    const rolloutBytes =
+      rolloutPeak === undefined ? undefined : Math.max(0, rolloutPeak - held + standing.gradientBytes)
+    const liveBytes = Math.max(trainingBytes, held + (rolloutBytes ?? 0))
     const reserveBytes = reserveOf(liveBytes)
     return {
       ...standing,
-      activationBytes: liveBytes - held,
+      activationBytes: trainingBytes - held,
+      ...(rolloutBytes === undefined ? {} : { rolloutBytes }),
       runtimeBytes,
       reserveBytes,
       peakBytes: liveBytes + standing.mappedBytes + runtimeBytes + reserveBytes,
@@ -126,7 +150,7 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
   const fits = (c: Candidate): boolean => memoryOf(c).peakBytes <= budgetBytes
   const perToken = (c: Candidate): number =>
     typicalSeconds(c.reading, weightBytes) /
-    largestMicroBatch(units, config.batch, c.tokenBudget, packing).reduce((n, u) => n + u.tokens.length, 0)
+    largestMicroBatch(cut(c.tokenBudget), config.batch, c.tokenBudget, packing).reduce((n, u) => n + u.tokens.length, 0)
 
   let chosen: Candidate | undefined
   const budgets =
@@ -164,7 +188,7 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
       .map((c) => ({ c, cost: perToken(c) }))
       .sort((a, b) => a.cost - b.cost)[0]?.c
   }
-  const longest = units.reduce((n, u) => Math.max(n, u.tokens.length), 0)
+  const longest = units.reduce((n, u) => Math.max(n, longestText(u)), 0)
   if (chosen === undefined) {
     const need = memoryOf(smallest)
     throw new SlothError("SLOTH_PLAN_MEMORY", {
@@ -179,9 +203,9 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
     })
   }
 
-  const positions = new StepPositions(units.length, config)
+  const positions = new StepPositions(units.length, config, online?.reuse)
   const split = { tokenBudget: chosen.tokenBudget, packing }
-  const sample = sampleSteps(meter, units, positions, split, chosen.policy)
+  const sample = sampleSteps(meter, units, positions, split, chosen.policy, (some) => cut(split.tokenBudget, some))
   const memory = memoryOf(chosen)
   const epochTokens = units.reduce((n, u) => n + u.sourceTokens, 0)
   const tokens = (epochTokens / positions.stepsPerEpoch) * positions.total
@@ -279,11 +303,12 @@ const sampleSteps = (
   positions: StepPositions,
   split: { tokenBudget: number; packing: boolean },
   policy: ActivationPolicy,
+  cut: (units: readonly TrainingUnit[]) => readonly TrainingUnit[],
 ): { flops: number; elementwiseBytes: number; microBatches: number } => {
   const steps = Math.min(8, positions.total)
   let [microBatches, metered, meteredTokens, tokens, flops, elementwiseBytes] = [0, 0, 0, 0, 0, 0]
   for (let step = 1; step <= steps; step++) {
-    const rows = Array.from(positions.indices(step), (i) => units[i]!)
+    const rows = cut(Array.from(positions.indices(step), (i) => units[i]!))
     for (const indices of splitUnits(rows, split)) {
       const batch = indices.map((i) => rows[i]!)
       const size = batch.reduce((n, u) => n + u.tokens.length, 0)

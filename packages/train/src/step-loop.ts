@@ -13,6 +13,7 @@ import { evaluateUnits, type Evaluation } from "./evaluate.ts"
 import { peakResidentBytes } from "./internal/machine.ts"
 import { yieldToLoop } from "./internal/yield.ts"
 import type { ObjectiveLoss, TrainingUnit } from "./objective.ts"
+import type { Collected, Reuse, UnitSource } from "./online.ts"
 import type { AdamW } from "./optimizer.ts"
 import { writeAdapterFolder, writeWeightsFolder } from "./outputs.ts"
 import type { RunPlan } from "./plan.ts"
@@ -28,6 +29,9 @@ export interface Prepared {
   /** The method's own settings, decoded. */
   readonly settings: unknown
   readonly loss: ObjectiveLoss
+  /** For a method that makes its units during the run: how often it uses them. */
+  readonly reuse: Reuse | undefined
+  /** Rows as units; a forecast of them where they are made during the run. */
   readonly units: readonly TrainingUnit[]
   readonly evaluationUnits: readonly TrainingUnit[]
 }
@@ -45,6 +49,8 @@ export interface LoopInput {
   readonly configHash: string
   readonly dataHash: string
   readonly resumed: CheckpointManifest | undefined
+  /** Makes the units of each step, for methods that do. */
+  readonly source: UnitSource | undefined
 }
 
 /** The steps of a run, from where it stands to its end. */
@@ -57,13 +63,15 @@ export class StepLoop {
   #totals: RunTotals
   #best: BestEvaluation | undefined
   #evaluation: Evaluation | undefined
+  /** True while units are made. */
+  #collecting = false
   /** Step of the newest checkpoint that is complete. */
   #saved: number | undefined
 
   constructor(input: LoopInput) {
     this.#in = input
     const { config, plan, prepared, resumed } = input
-    this.#positions = new StepPositions(prepared.units.length, config)
+    this.#positions = new StepPositions(prepared.units.length, config, prepared.reuse)
     this.#runner = new StepRunner(input.model, input.optimizer, {
       loss: prepared.loss,
       policy: plan.policy,
@@ -96,7 +104,17 @@ export class StepLoop {
         break
       }
       const step = this.step + 1
-      const event = await this.#trainStep(step)
+      let event: RunEvent
+      try {
+        event = await this.#trainStep(step)
+      } catch (error) {
+        // While units are made nothing has changed yet: an abort ends the run as between two steps, and a failure loses no step that is done.
+        const aborted = isAborted() && error === options.signal?.reason
+        if (this.step > 0 && this.#saved !== this.step && (aborted || this.#collecting)) await this.#save(true)
+        if (!aborted) throw error
+        status = "interrupted"
+        break
+      }
       const aborted = isAborted()
       const logged = step === 1 || step === total || step % config.logEvery === 0 || aborted
       if (logged) await session.emit(event)
@@ -125,16 +143,33 @@ export class StepLoop {
     return this.#finish(status)
   }
 
+  /** The units of a step: rows of the data set, or what the method makes now. */
+  async #units(step: number): Promise<Collected> {
+    const { prepared, source } = this.#in
+    if (source === undefined)
+      return { units: Array.from(this.#positions.indices(step), (i) => prepared.units[i]!), metrics: {} }
+    this.#collecting = true
+    const collected = await source.collect(step, (s) => this.#positions.indices(s))
+    this.#collecting = false
+    return collected
+  }
+
   async #trainStep(step: number): Promise<RunEvent> {
-    const { config, prepared } = this.#in
+    const { config, source } = this.#in
     const started = performance.now()
-    const units = Array.from(this.#positions.indices(step), (i) => prepared.units[i]!)
+    const { units, metrics: made } = await this.#units(step)
+    const collected = performance.now()
     const factor = scheduleFactor(config, step, this.#positions.total)
     const result = await this.#runner.run(step, units, factor).catch((error: unknown) => {
       throw this.#withCheckpoint(error)
     })
     const seconds = (performance.now() - started) / 1000
     this.step = step
+    const metrics: Readonly<Record<string, number>> =
+      source === undefined
+        ? result.metrics
+        : { ...made, ...result.metrics, "seconds/train": (performance.now() - collected) / 1000 }
+    await source?.trained?.(step, metrics)
     this.#totals = {
       tokens: this.#totals.tokens + result.tokens,
       scoredTokens: this.#totals.scoredTokens + result.scoredTokens,
@@ -152,7 +187,7 @@ export class StepLoop {
       seconds,
       tokensPerSecond: result.tokens / seconds,
       peakRssBytes: peakResidentBytes(),
-      ...(Object.keys(result.metrics).length === 0 ? {} : { metrics: result.metrics }),
+      ...(Object.keys(metrics).length === 0 ? {} : { metrics }),
     }
   }
 
@@ -175,11 +210,18 @@ export class StepLoop {
     session.control.evaluationWanted = false
     let evaluation: Evaluation
     try {
-      evaluation = await evaluateUnits(model, prepared.evaluationUnits, {
-        tokenBudget: plan.tokenBudget,
-        loss: prepared.loss,
-        ...(options.signal === undefined ? {} : { signal: options.signal }),
-      })
+      const { source } = this.#in
+      const started = performance.now()
+      if (source?.evaluate !== undefined) {
+        const judged = await source.evaluate(this.step)
+        const seconds = (performance.now() - started) / 1000
+        evaluation = { ...judged, perplexity: undefined, tokens: judged.scoredTokens, seconds }
+      } else
+        evaluation = await evaluateUnits(model, prepared.evaluationUnits, {
+          tokenBudget: plan.tokenBudget,
+          loss: prepared.loss,
+          ...(options.signal === undefined ? {} : { signal: options.signal }),
+        })
     } catch (error) {
       if (options.signal?.aborted === true && error === options.signal.reason) return
       throw error
@@ -234,6 +276,7 @@ export class StepLoop {
           dataHash: this.#in.dataHash,
         },
         lora === undefined ? undefined : { lora, base: options.base ?? options.model.path },
+        this.#in.source?.save(),
       )
     } catch (error) {
       const full = isSlothError(error) && (error.code === "SLOTH_DISK_FULL" || error.code === "SLOTH_DISK_SPACE")

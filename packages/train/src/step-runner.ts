@@ -136,14 +136,16 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
   ) {
     const { engine } = this.#model
     const { policy } = this.#options
+    const temperature = loss.temperature === undefined ? {} : { temperature: loss.temperature }
     let reference: Float32Array | undefined
     if (loss.reference === true) {
-      reference = (await readLogprobs(this.#model, batch, { adapters: false })).logprobs
+      reference = (await readLogprobs(this.#model, batch, { adapters: false, ...temperature })).logprobs
     }
     const { logprobs, entropy, tape } = recordedLogprobs(this.#model, batch, {
       policy,
       dropout,
       entropy: loss.entropy ?? false,
+      ...temperature,
     })
     try {
       const [values, entropies] = await Promise.all([logprobs.readFloats(), entropy?.readFloats()])

@@ -1,4 +1,4 @@
-import type { Logger, RunCallback, RunEvent, Tracker } from "@sloth/core"
+import type { Logger, Reward, RolloutFactory, RunCallback, RunEvent, Tracker } from "@sloth/core"
 import type { Example } from "@sloth/data"
 import type { CausalLM, LoraConfig } from "@sloth/model"
 import type { Engine } from "@sloth/tensor"
@@ -22,6 +22,10 @@ export interface PlanOptions<Row = Example> {
   readonly objective?: Objective<Row>
   /** The method's own settings, decoded by its schema. */
   readonly settings?: unknown
+  /** What completions are judged by, for methods that generate during training. */
+  readonly rewards?: readonly Reward[]
+  /** Makes the engine that generates during training; one that shares the weights that are trained when absent. */
+  readonly rollout?: RolloutFactory
   /** False leaves the measurement of the machine's speed out of the plan. */
   readonly measure?: boolean
   /** How the backend rounds allocations; see `createMeterBackend`. */

@@ -11,17 +11,20 @@ import {
   type RunConfig,
 } from "@sloth/core"
 import type { Example } from "@sloth/data"
-import { latestCheckpoint, restoreCheckpoint, type CheckpointManifest } from "./checkpoint.ts"
+import type { CausalLM } from "@sloth/model"
+import { extraFiles, latestCheckpoint, restoreCheckpoint, type CheckpointManifest } from "./checkpoint.ts"
 import { readTrainConfig, resolveTrainConfig, type TrainConfig } from "./config.ts"
 import { hashUnits } from "./data.ts"
 import { residentBytes } from "./internal/machine.ts"
 import { makeTrainable, withAdapterSettings } from "./model-files.ts"
 import { decodeSettings, type Objective, type TrainingUnit } from "./objective.ts"
+import { isOnline, type OnlineObjective, type UnitSource } from "./online.ts"
 import { AdamW, parameterGroups } from "./optimizer.ts"
 import type { RunPlan } from "./plan.ts"
 import { planUnits } from "./planner.ts"
 import { hashConfig, requireSameConfig } from "./resume.ts"
 import { RunSession } from "./run-session.ts"
+import { SampleLog } from "./sample-log.ts"
 import { sft } from "./sft.ts"
 import { StepLoop, type Prepared } from "./step-loop.ts"
 import type { PlanOptions, TrainOptions, TrainResult } from "./train-options.ts"
@@ -32,7 +35,34 @@ const prepare = async <Row>(options: PlanOptions<Row>): Promise<Prepared> => {
   const context = { settings, signal: options.signal }
   const units = await objective.prepare(options.data.examples, context)
   const evaluationUnits = await objective.prepare(options.data.heldOut ?? [], context)
-  return { method: objective.name, settings, loss: objective.loss(settings), units, evaluationUnits }
+  const online = isOnline(objective) ? objective : undefined
+  if (online === undefined && options.rewards !== undefined && options.rewards.length > 0)
+    throw new SlothError("SLOTH_TRAIN_REWARDS", {
+      what: `The method "${objective.name}" takes no rewards: it generates nothing to judge.`,
+      next: "Leave them out, or choose a method such as grpo.",
+      fields: { method: objective.name },
+    })
+  return {
+    method: objective.name,
+    settings,
+    loss: objective.loss(settings),
+    reuse: online?.online.reuse(settings),
+    units,
+    evaluationUnits,
+  }
+}
+
+/** What the planner has to know of a method that makes its units during the run. */
+const planOnline = <Row>(objective: Objective<Row> | undefined, { reuse, units, settings }: Prepared, config: TrainConfig) => {
+  if (reuse === undefined || objective === undefined || !isOnline(objective)) return {}
+  const { splitForecast, rehearse } = objective.online
+  return {
+    online: {
+      reuse,
+      ...(splitForecast === undefined ? {} : { splitForecast }),
+      ...(rehearse === undefined ? {} : { rehearse: (model: CausalLM) => rehearse(model, units, config, settings) }),
+    },
+  }
 }
 
 const requireEvaluationData = (config: TrainConfig, units: readonly TrainingUnit[]): void => {
@@ -60,6 +90,7 @@ export const planRun = async <Row = Example>(
   // Awaited here, because the model is measured until the plan is there.
   return await planUnits({
     ...prepared,
+    ...planOnline(options.objective, prepared, config),
     model: options.model,
     config,
     memoryBytes: options.engine.backend.device.memoryBytes,
@@ -130,6 +161,7 @@ class Training<Row> {
     try {
       const plan = await planUnits({
         ...prepared,
+        ...planOnline(options.objective, prepared, config),
         model: options.model,
         config,
         memoryBytes: options.engine.backend.device.memoryBytes,
@@ -151,7 +183,9 @@ class Training<Row> {
           ? {}
           : { adapter: await hashAdapter(config.adapter) }),
       }
-      const configHash = hashConfig(config, prepared.method, prepared.settings, plan)
+      const rewards = (options.rewards ?? []).map(({ name, weight }) => ({ name, weight: weight ?? 1 }))
+      const decisive = prepared.reuse === undefined ? prepared.settings : { settings: prepared.settings, rewards }
+      const configHash = hashConfig(config, prepared.method, decisive, plan)
       if (this.#stored !== undefined) this.#requireSame(hashes, configHash, prepared.method, resumed?.manifest)
       const directory = await this.#open(config, plan, hashes, prepared)
       const session = await RunSession.open(
@@ -165,7 +199,15 @@ class Training<Row> {
           logger: this.#logger,
         },
       )
+      await using online = await this.#openSource(model, config, prepared, plan, session, resumed).catch(
+        async (error: unknown) => {
+          session.fail(error, resumed?.manifest.step ?? 0)
+          await session.close()
+          throw error
+        },
+      )
       const loop = new StepLoop({
+        source: online.source,
         options: options as TrainOptions<never>,
         config,
         prepared,
@@ -208,6 +250,62 @@ class Training<Row> {
       this.#directory?.close()
       if (!handedOver) model[Symbol.dispose]()
       else model.clearGradients()
+    }
+  }
+
+  /** The source of a method that makes its units during the run, as it stood at the checkpoint. */
+  async #openSource(
+    model: CausalLM,
+    config: TrainConfig,
+    prepared: Prepared,
+    plan: RunPlan,
+    session: RunSession,
+    resumed: Awaited<ReturnType<typeof latestCheckpoint>>,
+  ): Promise<{ readonly source: UnitSource | undefined } & AsyncDisposable> {
+    const options = this.#options
+    const { objective, data, rewards = [], rollout, signal } = options
+    if (prepared.reuse === undefined || objective === undefined)
+      return { source: undefined, [Symbol.asyncDispose]: () => Promise.resolve() }
+    const { online } = objective as OnlineObjective<Row>
+    const { tokenizer } = options.model
+    if (tokenizer === undefined)
+      throw new SlothError("SLOTH_TRAIN_TOKENIZER", {
+        what: `The method "${objective.name}" generates, for which the model needs a tokenizer.`,
+        next: "Open the model with openModelFiles, or add its tokenizer.",
+      })
+    const started = resumed?.manifest.step ?? 0
+    const samples = await SampleLog.open(
+      session.directory.paths.samples,
+      this.#stored === undefined ? undefined : started,
+    )
+    let source: UnitSource | undefined
+    try {
+      source = await online.open(data.examples, data.heldOut ?? [], {
+        model,
+        tokenizer,
+        config,
+        settings: prepared.settings,
+        split: { tokenBudget: plan.tokenBudget, packing: plan.packing, policy: plan.policy },
+        rewards,
+        rollout,
+        signal,
+        warn: (code, message, step, fields) => session.warn(code, message, step, fields),
+        record: (lines) => samples.append(lines),
+        show: (sample) => session.emit({ type: "sample", time: new Date().toISOString(), phase: "during", ...sample }),
+      })
+      if (resumed !== undefined) source.restore(extraFiles(resumed.entry.path, resumed.manifest))
+    } catch (error) {
+      samples[Symbol.dispose]()
+      await source?.[Symbol.asyncDispose]()
+      throw error
+    }
+    const opened = source
+    return {
+      source: opened,
+      [Symbol.asyncDispose]: async () => {
+        samples[Symbol.dispose]()
+        await opened[Symbol.asyncDispose]()
+      },
     }
   }
 
