@@ -18,8 +18,10 @@ import type { SampledUnit } from "./sampled-unit.ts"
 export interface PolicyObjectiveSettings extends Omit<PolicyLossSettings, "entropyThreshold" | "entropyCoef"> {
   /** Share of the tokens, those of the highest entropy, that are learnt from; 1 takes all. Below 1 a step must fit into one micro-batch. */
   readonly topEntropy: number
-  /** Tokens that dapo, cispo and vespo divide by, where a generated batch feeds several steps: those of an average step. */
+  /** Tokens that dapo, cispo and vespo divide by, where a generated batch feeds several steps: those of an average step. Units may bring their own (`stepTokens`). */
   readonly generationTokens?: number
+  /** Temperature that completions are sampled with; log-probs are those of that distribution. 1 when absent. */
+  readonly temperature?: number
 }
 
 /** The settings when nothing is said. */
@@ -63,19 +65,23 @@ const resultOf = (batch: LogprobBatch<SampledUnit>, { loss, gradients, metrics }
  * adapter. Errors: SLOTH_RL_SETTINGS, SLOTH_RL_STEP_SPLIT.
  */
 export const policyObjectiveLoss = (given: Partial<PolicyObjectiveSettings> = {}): LogprobLoss<SampledUnit> => {
-  const { topEntropy, generationTokens, ...settings } = { ...POLICY_OBJECTIVE_DEFAULTS, ...given }
+  const { topEntropy, generationTokens, temperature, ...settings } = { ...POLICY_OBJECTIVE_DEFAULTS, ...given }
   if (!(topEntropy > 0 && topEntropy <= 1))
     throw settingsError("policy gradient", `topEntropy is ${topEntropy}.`, "Give a share above 0 and up to 1.")
   const masked = topEntropy < 1
   return {
     kind: "logprobs",
     reference: settings.beta !== 0,
+    ...(temperature === undefined ? {} : { temperature }),
     entropy: true,
     size: sizeOf,
     compute: (batch) => {
       if (masked) requireWholeStep(batch, sizeOf, "An entropy mask")
       const sequences = sequencesOf(batch)
-      const totals = { ...unpackCounts(batch.normaliser), generationTokens }
+      const totals = {
+        ...unpackCounts(batch.normaliser),
+        generationTokens: generationTokens ?? batch.units[0]?.stepTokens,
+      }
       const threshold = masked ? { entropyThreshold: entropyThreshold(sequences, topEntropy).threshold } : {}
       return resultOf(batch, policyLoss(sequences, { ...settings, ...threshold, entropyCoef: 0 }, totals))
     },
@@ -84,9 +90,13 @@ export const policyObjectiveLoss = (given: Partial<PolicyObjectiveSettings> = {}
 
 /** RLOO as a loss of the step runner; its KL divergence is part of the rewards (`rlooAdvantages`). */
 export const rlooObjectiveLoss = (
-  settings: { readonly epsilon: number; readonly epsilonHigh: number } = { epsilon: 0.2, epsilonHigh: 0.2 },
+  settings: { readonly epsilon: number; readonly epsilonHigh: number; readonly temperature?: number } = {
+    epsilon: 0.2,
+    epsilonHigh: 0.2,
+  },
 ): LogprobLoss<SampledUnit> => ({
   kind: "logprobs",
+  ...(settings.temperature === undefined ? {} : { temperature: settings.temperature }),
   size: sizeOf,
   compute: (batch) => resultOf(batch, rlooLoss(sequencesOf(batch), settings, unpackCounts(batch.normaliser).rows)),
 })

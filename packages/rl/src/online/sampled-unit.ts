@@ -16,6 +16,8 @@ export interface SampledCompletion {
 /** Sampled completions of one prompt as one forest. */
 export interface SampledUnit extends CompletionsUnit {
   readonly samples: readonly SampledCompletion[]
+  /** Tokens that count in an average step of the rollout it belongs to; dapo, cispo and vespo divide by them. */
+  readonly stepTokens?: number
 }
 
 /**

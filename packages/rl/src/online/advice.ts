@@ -1,0 +1,101 @@
+import { mean } from "../internal/math.ts"
+
+/** Something in a run's figures that its user should hear about. */
+export interface Advice {
+  readonly code: string
+  readonly message: string
+  readonly fields: Readonly<Record<string, number>>
+}
+
+/** Rollouts that are looked at together. */
+const WINDOW = 5
+
+type Figures = Readonly<Record<string, number>>
+
+/** Watches the figures of a run step by step and says, once each, what is going wrong and what helps. */
+export class Adviser {
+  readonly #history: Figures[] = []
+  readonly #said = new Set<string>()
+  readonly #limit: number
+  readonly #completions: number
+  #bestReward = Number.NEGATIVE_INFINITY
+
+  /** `limit`: most tokens of a completion; `completions`: completions of a rollout. */
+  constructor(limit: number, completions: number) {
+    this.#limit = limit
+    this.#completions = completions
+  }
+
+  /** Takes the figures of a step; steps without a rollout are left out. */
+  take(figures: Figures): readonly Advice[] {
+    if (figures["reward"] === undefined) return []
+    this.#history.push(figures)
+    const window = (name: string, end = this.#history.length): number | undefined => {
+      const values = this.#history.slice(Math.max(0, end - WINDOW), end).flatMap((f) => f[name] ?? [])
+      return values.length < WINDOW ? undefined : mean(values)
+    }
+    const found: Advice[] = []
+    const say = (code: string, message: string, fields: Figures): void => {
+      if (this.#said.has(code)) return
+      this.#said.add(code)
+      found.push({ code, message, fields })
+    }
+    const reward = window("reward")
+    if (reward === undefined) return []
+    const percent = (share: number): string => `${Math.round(100 * share)} %`
+
+    const flat = window("frac_reward_zero_std")!
+    if (flat >= 0.8)
+      say(
+        "SLOTH_RL_FLAT_GROUPS",
+        `In ${percent(flat)} of the groups of the last ${WINDOW} rollouts all completions had the same reward (mean ${reward.toPrecision(3)}): they teach nothing. If the reward is at its top, the prompts are too easy; if it is at its bottom, the model never succeeds. Take prompts of another difficulty, give partial credit in the reward, raise numGenerations or temperature, or set dynamicSampling.`,
+        { share: flat, reward },
+      )
+
+    // The standard error of a mean over the window: what chance alone moves it by.
+    const error = (window("reward_std") ?? 0) / Math.sqrt(WINDOW * this.#completions)
+    const drop = this.#bestReward - reward
+    if (drop > 6 * error && drop > 0.3 * Math.abs(this.#bestReward))
+      say(
+        "SLOTH_RL_REWARD_COLLAPSE",
+        `The mean reward has fallen from ${this.#bestReward.toPrecision(3)} to ${reward.toPrecision(3)}. Lower learningRate, set beta (0.01 to 0.1) to stay near the starting model, or go back to the checkpoint before the fall.`,
+        { best: this.#bestReward, reward },
+      )
+    this.#bestReward = Math.max(this.#bestReward, reward)
+
+    const length = window("completions/mean_length")!
+    const cut = window("completions/clipped_ratio")!
+    const first = window("completions/mean_length", WINDOW)!
+    if (cut >= 0.5 && length > 1.5 * first)
+      say(
+        "SLOTH_RL_LENGTH_EXPLOSION",
+        `Completions have grown from ${first.toFixed(0)} to ${length.toFixed(0)} tokens, and ${percent(cut)} are cut at ${this.#limit}. Add a reward for length (softOverlong), set maskTruncated, use the loss dr_grpo, or lower learningRate.`,
+        { first, length, truncated: cut },
+      )
+    else if (cut >= 0.8)
+      say(
+        "SLOTH_RL_TRUNCATED",
+        `${percent(cut)} of the completions are cut at ${this.#limit} tokens, before they end. Raise maxCompletionLength, or reward an end.`,
+        { truncated: cut, limit: this.#limit },
+      )
+
+    const kl = window("kl")
+    const firstKl = window("kl", WINDOW)
+    if (kl !== undefined && firstKl !== undefined && kl > 0.5 && kl > 5 * firstKl)
+      say(
+        "SLOTH_RL_KL",
+        `The policy has moved ${kl.toPrecision(3)} nats a token away from the starting model (it began with ${firstKl.toPrecision(3)}). Raise beta, lower learningRate, or stop where the answers still read well.`,
+        { kl, first: firstKl },
+      )
+
+    const entropy = window("entropy")
+    const firstEntropy = window("entropy", WINDOW)
+    if (entropy !== undefined && firstEntropy !== undefined && firstEntropy > 0.1 && entropy < 0.1 * firstEntropy)
+      say(
+        "SLOTH_RL_ENTROPY_COLLAPSE",
+        `The entropy has fallen from ${firstEntropy.toPrecision(3)} to ${entropy.toPrecision(3)} nats: completions of a prompt are nearly equal, so that little is left to learn from. Raise temperature or clipHigh (0.28), or lower learningRate.`,
+        { first: firstEntropy, entropy },
+      )
+    return found
+  }
+}

@@ -1,0 +1,262 @@
+import type { ConfigSchema } from "@sloth/core"
+import type { CausalLM } from "@sloth/model"
+import type { LogprobLoss, OnlineObjective, Reuse, TrainConfig, TrainingUnit } from "@sloth/train"
+import type { PreferenceData, PreferenceOptions } from "../data/open.ts"
+import { openPrompts, type PromptExample } from "../data/prompts.ts"
+import { settingsError } from "../internal/settings.ts"
+import { groupAdvantages, reinforceAdvantages, rlooAdvantages, weightedRewards } from "./advantages.ts"
+import { cacheTokens, forecastUnits, pieces, rehearseRollout } from "./forecast.ts"
+import { GroupSource, type GroupMethod } from "./group-source.ts"
+import {
+  GRPO_DEFAULTS,
+  grpoSettingsSchema,
+  ReinforceSettingsSchema,
+  RlooSettingsSchema,
+  type GrpoDefaults,
+  type GrpoSettings,
+  type ReinforceMethodSettings,
+  type RlooMethodSettings,
+} from "./grpo-settings.ts"
+import { policyObjectiveLoss, rlooObjectiveLoss } from "./policy-objective.ts"
+import type { SampledUnit } from "./sampled-unit.ts"
+
+/** A method that samples completions of prompts during training and learns from their rewards. */
+export interface GroupObjective<Name extends string = string, Config extends ConfigSchema = ConfigSchema>
+  extends OnlineObjective<PromptExample> {
+  readonly name: Name
+  readonly config: Config
+  /** Opens prompts, in files or given as objects. */
+  open(
+    source: string | readonly string[] | readonly object[],
+    options: PreferenceOptions,
+  ): Promise<PreferenceData<PromptExample>>
+}
+
+/** Settings that all these methods have. */
+type Common = Omit<GroupMethod, "name" | "dynamicSampling" | "reuse" | "needsKl" | "advantages"> & {
+  readonly numIterations: number
+  readonly stepsPerGeneration: number
+}
+
+const reuseOf = ({ numIterations, stepsPerGeneration }: Common): Reuse => ({
+  slices: stepsPerGeneration,
+  times: numIterations,
+})
+
+const groupObjective = <const Name extends string, Config extends ConfigSchema, Settings extends Common>(spec: {
+  readonly name: Name
+  readonly config: Config
+  loss(settings: Settings): LogprobLoss<SampledUnit>
+  method(settings: Settings): Pick<GroupMethod, "dynamicSampling" | "needsKl" | "advantages">
+}): GroupObjective<Name, Config> => {
+  // Units of equal size are one object, also when pieces are cut from them.
+  const units = new Map<number, ReturnType<typeof forecastUnits>>()
+  const unitsOf = (maxCompletion: number) => {
+    const known = units.get(maxCompletion)
+    if (known !== undefined) return known
+    const made = forecastUnits(maxCompletion)
+    units.set(maxCompletion, made)
+    return made
+  }
+  const cut = (unit: TrainingUnit, tokenBudget: number): readonly TrainingUnit[] => {
+    // From the sizes of the unit back to what it was made of.
+    const first = unit.segments[0]!.length
+    const alone = unit.segments.length === 1
+    if (alone) return [unit]
+    const count = unit.segments.length - 1
+    const own = unit.segments[1]!.length
+    return pieces(first, own, count, tokenBudget).map((n) => unitsOf(own + 1)(first, n))
+  }
+  const objective: OnlineObjective<PromptExample, SampledUnit> & Pick<GroupObjective<Name, Config>, "name" | "config" | "open"> = {
+    name: spec.name,
+    config: spec.config,
+    open: openPrompts,
+    // One unit a prompt, as large as its completions can become.
+    prepare: (rows, { settings }) => {
+      const { maxCompletionLength, numGenerations } = settings as Settings
+      const unit = unitsOf(maxCompletionLength)
+      return rows.map(({ tokens }) => unit(tokens.length, numGenerations)) as unknown as SampledUnit[]
+    },
+    loss: (settings) => spec.loss(settings as Settings),
+    online: {
+      reuse: (settings) => reuseOf(settings as Settings),
+      open: (rows, heldOut, context) => {
+        const settings = context.settings as Settings
+        return GroupSource.open(
+          { ...settings, name: spec.name, reuse: reuseOf(settings), ...spec.method(settings) },
+          rows,
+          heldOut,
+          context,
+        )
+      },
+      splitForecast: cut,
+      rehearse: (model: CausalLM, forecast, config: TrainConfig, settings) => {
+        const { maxCompletionLength, numGenerations, rolloutBatch, stepsPerGeneration } = settings as Settings
+        const prompts = forecast.map(({ segments }) =>
+          segments.length === 1 ? segments[0]!.length - (maxCompletionLength - 1) : segments[0]!.length,
+        )
+        const atOnce = Math.min(rolloutBatch, config.batch * stepsPerGeneration * numGenerations)
+        rehearseRollout(model, {
+          atOnce,
+          promptTokens: prompts.reduce((n, length) => Math.max(n, length), 0),
+          cacheTokens: cacheTokens(prompts, {
+            completions: numGenerations,
+            maxCompletion: maxCompletionLength,
+            atOnce,
+            context: model.config.maxPositions,
+          }),
+        })
+      },
+    },
+  }
+  return objective as unknown as GroupObjective<Name, Config>
+}
+
+const policy = <const Name extends string>(name: Name, defaults: GrpoDefaults) =>
+  groupObjective<Name, ReturnType<typeof grpoSettingsSchema>, GrpoSettings>({
+    name,
+    config: grpoSettingsSchema(defaults),
+    loss: (settings) => {
+      const { correction, temperature, numGenerations } = settings
+      if (numGenerations < 2)
+        throw settingsError(name, `numGenerations is ${numGenerations}.`, "Give at least 2: rewards are compared within a group.")
+      if (correction !== "auto" && correction !== "none" && temperature !== 1)
+        throw settingsError(
+          name,
+          `correction is "${correction}" and temperature is ${temperature}.`,
+          "Sampling log-probs are those before the temperature: leave correction at none, or temperature at 1.",
+        )
+      const mode = correction === "auto" || correction === "none" ? undefined : correction
+      const clipHigh = settings.clipHigh ?? defaults.clipHigh ?? settings.clip
+      return policyObjectiveLoss({
+        loss: settings.loss,
+        importance: settings.importance,
+        epsilon: settings.clip,
+        epsilonHigh: clipHigh,
+        ...(settings.delta === undefined ? {} : { delta: settings.delta }),
+        beta: settings.beta,
+        klEstimator: settings.klEstimator,
+        klCorrection: settings.klCorrection,
+        sapoTemperaturePositive: settings.sapoTemperaturePositive,
+        sapoTemperatureNegative: settings.sapoTemperatureNegative,
+        vespo: {
+          kPositive: settings.vespoKPositive,
+          lambdaPositive: settings.vespoLambdaPositive,
+          kNegative: settings.vespoKNegative,
+          lambdaNegative: settings.vespoLambdaNegative,
+        },
+        topEntropy: settings.topEntropy,
+        ...(settings.offPolicyThreshold === undefined ? {} : { offPolicyThreshold: settings.offPolicyThreshold }),
+        ...(mode === undefined
+          ? {}
+          : {
+              correction: {
+                mode,
+                max: settings.correctionMax,
+                ...(settings.correctionMin === undefined ? {} : { min: settings.correctionMin }),
+              },
+            }),
+        maxCompletionLength: settings.maxCompletionLength,
+        temperature,
+      })
+    },
+    method: ({ dynamicSampling, scaleRewards, aggregation }) => ({
+      dynamicSampling,
+      needsKl: false,
+      advantages: (scores, weights, groupSizes) => {
+        const result = groupAdvantages(scores, groupSizes, { scale: scaleRewards, aggregation, weights })
+        return { ...result, advantages: Array.from(result.advantages) }
+      },
+    }),
+  })
+
+/** Figures of rewards that do not depend on what advantages are made of them. */
+const rewardFigures = (
+  scores: readonly (readonly (number | null)[])[],
+  weights: readonly number[],
+  groupSizes: readonly number[],
+) =>
+  groupAdvantages(scores, groupSizes, { scale: "none", aggregation: "sum_then_normalize", weights })
+
+/** GRPO (Shao et al. 2024) with TRL's settings and defaults: the loss is dapo unless told otherwise. */
+export const grpo = policy("grpo", GRPO_DEFAULTS)
+
+/** GSPO (Zheng et al. 2025): GRPO with the ratio of whole completions, clipped as in the paper. */
+export const gspo = policy("gspo", {
+  ...GRPO_DEFAULTS,
+  loss: "grpo",
+  importance: "sequence",
+  clip: 3e-4,
+  clipHigh: 4e-4,
+})
+
+/** Dr. GRPO (Liu et al. 2025): no division by lengths or by deviations of rewards. */
+export const drGrpo = policy("dr_grpo", { ...GRPO_DEFAULTS, loss: "dr_grpo", scaleRewards: "none" })
+
+/** DAPO (Yu et al. 2025): token means over the step, a higher upper clip, and other prompts in place of groups that teach nothing. */
+export const dapo = policy("dapo", { ...GRPO_DEFAULTS, loss: "dapo", clipHigh: 0.28, dynamicSampling: 3 })
+
+/** CISPO (MiniMax 2025): the ratio weighs the log-prob and is bounded from above only. */
+export const cispo = policy("cispo", { ...GRPO_DEFAULTS, loss: "cispo", clipHigh: 5 })
+
+/** RLOO (Ahmadian et al. 2024) with TRL's settings and defaults: completions against the mean of their siblings. */
+export const rloo = groupObjective<"rloo", typeof RlooSettingsSchema, RlooMethodSettings>({
+  name: "rloo",
+  config: RlooSettingsSchema,
+  loss: ({ clip, clipHigh, temperature, numGenerations }) => {
+    if (numGenerations < 2)
+      throw settingsError("rloo", `numGenerations is ${numGenerations}.`, "Give at least 2: one is compared with the others.")
+    return rlooObjectiveLoss({ epsilon: clip, epsilonHigh: clipHigh ?? clip, temperature })
+  },
+  method: ({ beta, normalizeAdvantages, rewardClip }) => {
+    if (rewardClip !== undefined && (rewardClip.length !== 2 || rewardClip[0]! >= rewardClip[1]!))
+      throw settingsError("rloo", `rewardClip is ${JSON.stringify(rewardClip)}.`, "Give the lowest and the highest reward.")
+    return {
+      dynamicSampling: 0,
+      needsKl: beta !== 0,
+      advantages: (scores, weights, groupSizes, _lengths, kl) => {
+        const figures = rewardFigures(scores, weights, groupSizes)
+        const advantages = rlooAdvantages(
+          weightedRewards(scores, weights),
+          groupSizes,
+          {
+            beta,
+            normalize: normalizeAdvantages,
+            ...(rewardClip === undefined ? {} : { clip: [rewardClip[0]!, rewardClip[1]!] as const }),
+          },
+          kl === undefined ? undefined : Float64Array.from(kl, (values) => values.reduce((a, b) => a + b, 0)),
+        )
+        return { ...figures, advantages: Array.from(advantages) }
+      },
+    }
+  },
+})
+
+/** REINFORCE++ (Hu 2025): discounted rewards of every token, whitened over the rollout, under PPO's clipped loss as a mean over tokens. */
+export const reinforcePlusPlus = groupObjective<
+  "reinforce++",
+  typeof ReinforceSettingsSchema,
+  ReinforceMethodSettings
+>({
+  name: "reinforce++",
+  config: ReinforceSettingsSchema,
+  loss: ({ clip, clipHigh, maxCompletionLength, temperature }) =>
+    policyObjectiveLoss({ loss: "bnpo", epsilon: clip, epsilonHigh: clipHigh ?? clip, maxCompletionLength, temperature }),
+  method: ({ klCoef, gamma, baseline }) => ({
+    dynamicSampling: 0,
+    needsKl: klCoef !== 0,
+    advantages: (scores, weights, groupSizes, lengths, kl) => ({
+      ...rewardFigures(scores, weights, groupSizes),
+      advantages: reinforceAdvantages(
+        weightedRewards(scores, weights),
+        groupSizes,
+        lengths,
+        { gamma, klCoef, baseline },
+        kl,
+      ),
+    }),
+  }),
+})
+
+/** The methods that learn from rewards of sampled completions. */
+export const onlineObjectives = [grpo, gspo, drGrpo, dapo, cispo, rloo, reinforcePlusPlus] as const

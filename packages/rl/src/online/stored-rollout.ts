@@ -1,0 +1,76 @@
+import type { SampledCompletion } from "./sampled-unit.ts"
+
+/** Completions of one prompt with what is known of each. */
+export interface SampledGroup {
+  /** Row of the data set, from 0. */
+  readonly row: number
+  readonly prompt: readonly number[]
+  readonly samples: readonly SampledCompletion[]
+}
+
+/** A rollout that optimizer steps are still taking their units from. */
+export interface StoredRollout {
+  /** Optimizer step it was made for. */
+  readonly step: number
+  /** Groups of each step. */
+  readonly slices: readonly (readonly SampledGroup[])[]
+  /** Scored tokens of an average step. */
+  readonly stepTokens: number
+}
+
+// Base64 of the bytes: a resumed run must get every bit back, the sign of a zero included.
+const packed = (values: Float64Array | Uint8Array | undefined): string | undefined =>
+  values === undefined
+    ? undefined
+    : Buffer.from(values.buffer, values.byteOffset, values.byteLength).toString("base64")
+const bytesOf = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text, "base64"))
+const doubles = (text: string): Float64Array => new Float64Array(bytesOf(text).buffer)
+
+interface Packed {
+  readonly tokens: readonly number[]
+  readonly advantage: string
+  /** True for one advantage a token. */
+  readonly each: boolean
+  readonly old?: string
+  readonly sampling?: string
+  readonly mask?: string
+}
+
+const pack = ({ tokens, advantage, old, sampling, mask }: SampledCompletion): Packed => ({
+  tokens: Array.from(tokens),
+  advantage: packed(typeof advantage === "number" ? Float64Array.of(advantage) : advantage)!,
+  each: typeof advantage !== "number",
+  ...(old === undefined ? {} : { old: packed(old)! }),
+  ...(sampling === undefined ? {} : { sampling: packed(sampling)! }),
+  ...(mask === undefined ? {} : { mask: packed(mask)! }),
+})
+
+const unpack = ({ tokens, advantage, each, old, sampling, mask }: Packed): SampledCompletion => ({
+  tokens,
+  advantage: each ? doubles(advantage) : doubles(advantage)[0]!,
+  ...(old === undefined ? {} : { old: doubles(old) }),
+  ...(sampling === undefined ? {} : { sampling: doubles(sampling) }),
+  ...(mask === undefined ? {} : { mask: bytesOf(mask) }),
+})
+
+/** A rollout as bytes of a checkpoint file. */
+export const writeRollout = (rollout: StoredRollout): Uint8Array =>
+  Buffer.from(
+    JSON.stringify({
+      format: 1,
+      ...rollout,
+      slices: rollout.slices.map((groups) => groups.map((group) => ({ ...group, samples: group.samples.map(pack) }))),
+    }),
+  )
+
+/** The rollout that {@link writeRollout} wrote. */
+export const readRollout = (bytes: Uint8Array): StoredRollout => {
+  const stored = JSON.parse(Buffer.from(bytes).toString("utf8")) as Omit<StoredRollout, "slices"> & {
+    readonly slices: readonly (readonly (Omit<SampledGroup, "samples"> & { readonly samples: readonly Packed[] })[])[]
+  }
+  return {
+    step: stored.step,
+    stepTokens: stored.stepTokens,
+    slices: stored.slices.map((groups) => groups.map((group) => ({ ...group, samples: group.samples.map(unpack) }))),
+  }
+}
