@@ -67,9 +67,7 @@ export interface UnitSource<Unit extends TrainingUnit = TrainingUnit> extends As
   /** Takes back what {@link save} gave. */
   restore(files: ReadonlyMap<string, Uint8Array>): void
   /** Judges the model on rows that are not trained on: a loss where less is better, and figures. */
-  evaluate?(
-    step: number,
-  ): Promise<{
+  evaluate?(step: number): Promise<{
     readonly loss: number
     readonly scoredTokens: number
     readonly metrics: Readonly<Record<string, number>>

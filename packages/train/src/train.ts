@@ -53,7 +53,11 @@ const prepare = async <Row>(options: PlanOptions<Row>): Promise<Prepared> => {
 }
 
 /** What the planner has to know of a method that makes its units during the run. */
-const planOnline = <Row>(objective: Objective<Row> | undefined, { reuse, units, settings }: Prepared, config: TrainConfig) => {
+const planOnline = <Row>(
+  objective: Objective<Row> | undefined,
+  { reuse, units, settings }: Prepared,
+  config: TrainConfig,
+) => {
   if (reuse === undefined || objective === undefined || !isOnline(objective)) return {}
   const { splitForecast, rehearse } = objective.online
   return {

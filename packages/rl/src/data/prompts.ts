@@ -3,6 +3,7 @@ import { SlothError, isSlothError, type RewardMessage } from "@sloth/core"
 import {
   describeOrigin,
   normaliseMessages,
+  previewExample,
   readRows,
   renderChat,
   splitHeldOut,
@@ -115,7 +116,11 @@ export const openPrompts = async (
   const hash = createHash("sha256")
   let [dropped, skipped, tokens, longest, conversations] = [0, 0, 0, 0, 0]
   for (const [index, { row, file, line }] of sources.entries()) {
-    const origin: RowOrigin = { index, ...(file === undefined ? {} : { file }), ...(line === undefined ? {} : { line }) }
+    const origin: RowOrigin = {
+      index,
+      ...(file === undefined ? {} : { file }),
+      ...(line === undefined ? {} : { line }),
+    }
     try {
       const columns: Columns = typeof row === "string" ? { prompt: row } : (row as Columns)
       const made = tokensOf(tokenizer, promptOf(columns, origin), columns, options)
@@ -152,6 +157,14 @@ export const openPrompts = async (
   ]
   const columns = Object.keys(examples[0]!.columns).filter((key) => !["prompt", "messages", "question"].includes(key))
   return {
+    preview: previewExample(
+      { tokens: Int32Array.from(examples[0]!.tokens), mask: new Uint8Array(examples[0]!.tokens.length) },
+      tokenizer,
+    ),
+    summary: [
+      `${count(examples.length)} prompts of ${count(Math.round(tokens / examples.length))} tokens on average; the longest has ${count(longest)}`,
+      ...reasons.map(({ reason }) => `left out: ${reason}`),
+    ].join("\n"),
     examples: examples.filter(({ row }) => !held.has(row)),
     heldOut: examples.filter(({ row }) => held.has(row)),
     examplesHash: hash.digest("hex"),

@@ -12,13 +12,18 @@ export const forecastUnits = (maxCompletion: number): ((prompt: number, count: n
     const own = maxCompletion - 1
     const shared = count > 1
     const segments = shared
-      ? [{ length: prompt, parent: null }, ...(own === 0 ? [] : Array.from({ length: count }, () => ({ length: own, parent: 0 })))]
+      ? [
+          { length: prompt, parent: null },
+          ...(own === 0 ? [] : Array.from({ length: count }, () => ({ length: own, parent: 0 }))),
+        ]
       : [{ length: prompt + own, parent: null }]
     const rows = prompt + count * own
     const unit: TrainingUnit = {
       tokens: new Int32Array(rows),
       segments,
-      scoredRows: Int32Array.from({ length: count * maxCompletion }, (_, i) => (i < count ? prompt - 1 : prompt + i - count)),
+      scoredRows: Int32Array.from({ length: count * maxCompletion }, (_, i) =>
+        i < count ? prompt - 1 : prompt + i - count,
+      ),
       targets: new Int32Array(count * maxCompletion),
       sourceTokens: count * (prompt + maxCompletion),
       row: 0,
@@ -40,7 +45,12 @@ const PREFILL_ROWS = 1024
 /** Tokens that the cache needs when `atOnce` completions of the longest prompts grow to their end. */
 export const cacheTokens = (
   prompts: readonly number[],
-  options: { readonly completions: number; readonly maxCompletion: number; readonly atOnce: number; readonly context: number },
+  options: {
+    readonly completions: number
+    readonly maxCompletion: number
+    readonly atOnce: number
+    readonly context: number
+  },
 ): number => {
   const { completions, maxCompletion, atOnce, context } = options
   const block = 16

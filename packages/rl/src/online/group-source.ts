@@ -1,4 +1,11 @@
-import { SlothError, type Completion, type Reward, type RewardSample, type RolloutEngine, type TokenPrompt } from "@sloth/core"
+import {
+  SlothError,
+  type Completion,
+  type Reward,
+  type RewardSample,
+  type RolloutEngine,
+  type TokenPrompt,
+} from "@sloth/core"
 import { epochOrder } from "@sloth/data"
 import { localRollout, requestSeed } from "@sloth/infer"
 import {
@@ -172,7 +179,8 @@ export class GroupSource implements UnitSource<SampledUnit> {
 
   async trained(step: number, metrics: Readonly<Record<string, number>>): Promise<void> {
     this.#done = step
-    for (const { code, message, fields } of this.#adviser.take(metrics)) await this.#context.warn(code, message, step, fields)
+    for (const { code, message, fields } of this.#adviser.take(metrics))
+      await this.#context.warn(code, message, step, fields)
   }
 
   save(): ReadonlyMap<string, Uint8Array> {
@@ -231,7 +239,10 @@ export class GroupSource implements UnitSource<SampledUnit> {
       )
       for await (const completion of stream) {
         const example = examples[completion.prompt]!
-        const text = "text" in completion ? String(completion.text) : textOf(tokenizer.decode([...completion.tokens], { skipSpecialTokens: true }), stop)
+        const text =
+          "text" in completion
+            ? String(completion.text)
+            : textOf(tokenizer.decode([...completion.tokens], { skipSpecialTokens: true }), stop)
         places[completion.prompt * count + completion.index] = { example, completion, text }
         if (signal?.aborted === true) break
       }
@@ -253,15 +264,13 @@ export class GroupSource implements UnitSource<SampledUnit> {
 
   async #judge(judged: readonly Judged[]): Promise<RewardRun> {
     const { rewards, signal } = this.#context
-    const samples = judged.map(
-      ({ example, completion, text }): RewardSample => ({
-        prompt: example.prompt,
-        completion: text,
-        completionTokens: completion.tokens,
-        finishReason: completion.finishReason,
-        row: example.columns,
-      }),
-    )
+    const samples = judged.map(({ example, completion, text }): RewardSample => ({
+      prompt: example.prompt,
+      completion: text,
+      completionTokens: completion.tokens,
+      finishReason: completion.finishReason,
+      row: example.columns,
+    }))
     return runRewards(rewards, samples, {
       onError: this.#method.onRewardError === "stop" ? "throw" : "null",
       timeoutSeconds: this.#method.rewardTimeout,
@@ -330,10 +339,15 @@ export class GroupSource implements UnitSource<SampledUnit> {
       if (resampled > 0) noted = { ...noted, ...scoreMetrics(this.#context.rewards, scores) }
     }
     for (const { reward, error, samples } of problems)
-      await this.#context.warn(error.code, `${error.message} ${samples.length} completions count as not scored.`, step, {
-        reward,
-        samples: samples.length,
-      })
+      await this.#context.warn(
+        error.code,
+        `${error.message} ${samples.length} completions count as not scored.`,
+        step,
+        {
+          reward,
+          samples: samples.length,
+        },
+      )
     const started = performance.now()
     const result = await this.#advance(step, slices, judged, scores)
     this.#record(step, judged, scores, result.rewards, result.advantages)
@@ -360,15 +374,13 @@ export class GroupSource implements UnitSource<SampledUnit> {
     scores: readonly (readonly (number | null)[])[],
   ) {
     const { maskTruncated, numGenerations: count, reuse, needsKl, temperature } = this.#method
-    const plain = judged.map(
-      ({ completion: { tokens, finishReason, logprobs } }): SampledCompletion => ({
-        tokens,
-        advantage: 0,
-        // Engines give log-probs before the temperature; with another temperature they are of another distribution.
-        ...(temperature === 1 && logprobs.length === tokens.length ? { sampling: Float64Array.from(logprobs) } : {}),
-        ...(maskTruncated && finishReason === "length" ? { mask: new Uint8Array(tokens.length) } : {}),
-      }),
-    )
+    const plain = judged.map(({ completion: { tokens, finishReason, logprobs } }): SampledCompletion => ({
+      tokens,
+      advantage: 0,
+      // Engines give log-probs before the temperature; with another temperature they are of another distribution.
+      ...(temperature === 1 && logprobs.length === tokens.length ? { sampling: Float64Array.from(logprobs) } : {}),
+      ...(maskTruncated && finishReason === "length" ? { mask: new Uint8Array(tokens.length) } : {}),
+    }))
     const group = (g: number, samples: readonly SampledCompletion[]): SampledGroup => {
       const { row, tokens } = judged[g * count]!.example
       return { row, prompt: tokens, samples: samples.slice(g * count, (g + 1) * count) }
@@ -399,13 +411,11 @@ export class GroupSource implements UnitSource<SampledUnit> {
       plain.map(({ tokens }) => tokens.length),
       needsKl ? kl : undefined,
     )
-    const samples = plain.map(
-      (sample, i): SampledCompletion => ({
-        ...sample,
-        advantage: result.advantages[i]!,
-        ...(old[i] === undefined ? {} : { old: old[i] }),
-      }),
-    )
+    const samples = plain.map((sample, i): SampledCompletion => ({
+      ...sample,
+      advantage: result.advantages[i]!,
+      ...(old[i] === undefined ? {} : { old: old[i] }),
+    }))
     const tokens = samples.reduce((n, { mask, tokens: { length } }) => n + maskedCount(mask, length), 0)
     const rollout: StoredRollout = {
       step,

@@ -25,13 +25,23 @@ export const rolloutFields = (defaults: { readonly numGenerations: number }) => 
     })
     .pipe(withDefault(1)),
   topP: field
-    .number({ description: "Sample from the likeliest tokens up to this share; 1 takes all.", above: 0, max: 1, aka: ["top_p"] })
+    .number({
+      description: "Sample from the likeliest tokens up to this share; 1 takes all.",
+      above: 0,
+      max: 1,
+      aka: ["top_p"],
+    })
     .pipe(withDefault(1)),
   topK: field
     .int({ description: "Sample from this many likeliest tokens; 0 takes all.", min: 0, aka: ["top_k"] })
     .pipe(withDefault(0)),
   minP: field
-    .number({ description: "Leave out tokens less likely than this share of the likeliest.", min: 0, max: 1, aka: ["min_p"] })
+    .number({
+      description: "Leave out tokens less likely than this share of the likeliest.",
+      min: 0,
+      max: 1,
+      aka: ["min_p"],
+    })
     .pipe(withDefault(0)),
   repetitionPenalty: field
     .number({
@@ -59,7 +69,10 @@ export const rolloutFields = (defaults: { readonly numGenerations: number }) => 
     })
     .pipe(withDefault(64)),
   rewardWeights: field
-    .list(Schema.Finite, { description: "Weight of each reward, in order; their own when absent.", aka: ["reward_weights"] })
+    .list(Schema.Finite, {
+      description: "Weight of each reward, in order; their own when absent.",
+      aka: ["reward_weights"],
+    })
     .pipe(Schema.optionalKey),
   onRewardError: field
     .choice(["stop", "null"], {
@@ -123,7 +136,10 @@ export const grpoSettingsSchema = (defaults: GrpoDefaults) =>
       .number({ description: "Largest ratio that counts at all (two-sided clipping).", above: 0 })
       .pipe(Schema.optionalKey),
     beta: field
-      .number({ description: "Weight of the KL divergence from the model without its adapter; 0 needs no reference.", min: 0 })
+      .number({
+        description: "Weight of the KL divergence from the model without its adapter; 0 needs no reference.",
+        min: 0,
+      })
       .pipe(withDefault(0)),
     klEstimator: field
       .choice(["k1", "k2", "k3"], { description: "How the KL divergence is estimated." })
@@ -140,7 +156,9 @@ export const grpoSettingsSchema = (defaults: GrpoDefaults) =>
     sapoTemperatureNegative: field
       .number({ description: "sapo: temperature for other advantages.", above: 0, aka: ["sapo_temperature_neg"] })
       .pipe(withDefault(1.05)),
-    vespoKPositive: field.number({ description: "vespo: k for advantages from 0.", aka: ["vespo_k_pos"] }).pipe(withDefault(2)),
+    vespoKPositive: field
+      .number({ description: "vespo: k for advantages from 0.", aka: ["vespo_k_pos"] })
+      .pipe(withDefault(2)),
     vespoLambdaPositive: field
       .number({ description: "vespo: lambda for advantages from 0.", aka: ["vespo_lambda_pos"] })
       .pipe(withDefault(3)),
@@ -152,7 +170,8 @@ export const grpoSettingsSchema = (defaults: GrpoDefaults) =>
       .pipe(withDefault(2)),
     topEntropy: field
       .number({
-        description: "Learn only from this share of the tokens, those of the highest entropy. Below 1 a step must fit into one micro-batch.",
+        description:
+          "Learn only from this share of the tokens, those of the highest entropy. Below 1 a step must fit into one micro-batch.",
         above: 0,
         max: 1,
         aka: ["top_entropy_quantile"],
@@ -179,7 +198,8 @@ export const grpoSettingsSchema = (defaults: GrpoDefaults) =>
       .pipe(Schema.optionalKey),
     scaleRewards: field
       .choice(["group", "batch", "none"], {
-        description: "What deviations from the group's mean are divided by: the standard deviation of the group, of the batch, or nothing.",
+        description:
+          "What deviations from the group's mean are divided by: the standard deviation of the group, of the batch, or nothing.",
         aka: ["scale_rewards"],
       })
       .pipe(withDefault(defaults.scaleRewards)),
@@ -191,7 +211,8 @@ export const grpoSettingsSchema = (defaults: GrpoDefaults) =>
       .pipe(withDefault("sum_then_normalize")),
     dynamicSampling: field
       .int({
-        description: "Further rounds of other prompts in place of groups whose rewards are all equal (DAPO); 0 keeps such groups.",
+        description:
+          "Further rounds of other prompts in place of groups whose rewards are all equal (DAPO); 0 keeps such groups.",
         min: 0,
         max: 100,
       })
@@ -211,7 +232,10 @@ export const RlooSettingsSchema = Schema.Struct({
     .number({ description: "The ratio counts up to 1 + clipHigh; clip when absent.", min: 0, aka: ["epsilon_high"] })
     .pipe(Schema.optionalKey),
   beta: field
-    .number({ description: "Weight of the KL divergence from the model without its adapter, taken off the reward.", min: 0 })
+    .number({
+      description: "Weight of the KL divergence from the model without its adapter, taken off the reward.",
+      min: 0,
+    })
     .pipe(withDefault(0.05)),
   normalizeAdvantages: field
     .boolean({ description: "Divide advantages by their standard deviation.", aka: ["normalize_advantages"] })
@@ -232,7 +256,10 @@ export const ReinforceSettingsSchema = Schema.Struct({
     .number({ description: "The ratio counts up to 1 + clipHigh; clip when absent.", min: 0 })
     .pipe(Schema.optionalKey),
   klCoef: field
-    .number({ description: "Weight of each token's KL divergence from the model without its adapter, taken off its reward.", min: 0 })
+    .number({
+      description: "Weight of each token's KL divergence from the model without its adapter, taken off its reward.",
+      min: 0,
+    })
     .pipe(withDefault(0.001)),
   gamma: field.number({ description: "Discount from token to token.", min: 0, max: 1 }).pipe(withDefault(1)),
   baseline: field

@@ -21,8 +21,10 @@ import { policyObjectiveLoss, rlooObjectiveLoss } from "./policy-objective.ts"
 import type { SampledUnit } from "./sampled-unit.ts"
 
 /** A method that samples completions of prompts during training and learns from their rewards. */
-export interface GroupObjective<Name extends string = string, Config extends ConfigSchema = ConfigSchema>
-  extends OnlineObjective<PromptExample> {
+export interface GroupObjective<
+  Name extends string = string,
+  Config extends ConfigSchema = ConfigSchema,
+> extends OnlineObjective<PromptExample> {
   readonly name: Name
   readonly config: Config
   /** Opens prompts, in files or given as objects. */
@@ -67,7 +69,8 @@ const groupObjective = <const Name extends string, Config extends ConfigSchema, 
     const own = unit.segments[1]!.length
     return pieces(first, own, count, tokenBudget).map((n) => unitsOf(own + 1)(first, n))
   }
-  const objective: OnlineObjective<PromptExample, SampledUnit> & Pick<GroupObjective<Name, Config>, "name" | "config" | "open"> = {
+  const objective: OnlineObjective<PromptExample, SampledUnit> &
+    Pick<GroupObjective<Name, Config>, "name" | "config" | "open"> = {
     name: spec.name,
     config: spec.config,
     open: openPrompts,
@@ -119,7 +122,11 @@ const policy = <const Name extends string>(name: Name, defaults: GrpoDefaults) =
     loss: (settings) => {
       const { correction, temperature, numGenerations } = settings
       if (numGenerations < 2)
-        throw settingsError(name, `numGenerations is ${numGenerations}.`, "Give at least 2: rewards are compared within a group.")
+        throw settingsError(
+          name,
+          `numGenerations is ${numGenerations}.`,
+          "Give at least 2: rewards are compared within a group.",
+        )
       if (correction !== "auto" && correction !== "none" && temperature !== 1)
         throw settingsError(
           name,
@@ -175,8 +182,7 @@ const rewardFigures = (
   scores: readonly (readonly (number | null)[])[],
   weights: readonly number[],
   groupSizes: readonly number[],
-) =>
-  groupAdvantages(scores, groupSizes, { scale: "none", aggregation: "sum_then_normalize", weights })
+) => groupAdvantages(scores, groupSizes, { scale: "none", aggregation: "sum_then_normalize", weights })
 
 /** GRPO (Shao et al. 2024) with TRL's settings and defaults: the loss is dapo unless told otherwise. */
 export const grpo = policy("grpo", GRPO_DEFAULTS)
@@ -205,12 +211,20 @@ export const rloo = groupObjective<"rloo", typeof RlooSettingsSchema, RlooMethod
   config: RlooSettingsSchema,
   loss: ({ clip, clipHigh, temperature, numGenerations }) => {
     if (numGenerations < 2)
-      throw settingsError("rloo", `numGenerations is ${numGenerations}.`, "Give at least 2: one is compared with the others.")
+      throw settingsError(
+        "rloo",
+        `numGenerations is ${numGenerations}.`,
+        "Give at least 2: one is compared with the others.",
+      )
     return rlooObjectiveLoss({ epsilon: clip, epsilonHigh: clipHigh ?? clip, temperature })
   },
   method: ({ beta, normalizeAdvantages, rewardClip }) => {
     if (rewardClip !== undefined && (rewardClip.length !== 2 || rewardClip[0]! >= rewardClip[1]!))
-      throw settingsError("rloo", `rewardClip is ${JSON.stringify(rewardClip)}.`, "Give the lowest and the highest reward.")
+      throw settingsError(
+        "rloo",
+        `rewardClip is ${JSON.stringify(rewardClip)}.`,
+        "Give the lowest and the highest reward.",
+      )
     return {
       dynamicSampling: 0,
       needsKl: beta !== 0,
@@ -233,30 +247,34 @@ export const rloo = groupObjective<"rloo", typeof RlooSettingsSchema, RlooMethod
 })
 
 /** REINFORCE++ (Hu 2025): discounted rewards of every token, whitened over the rollout, under PPO's clipped loss as a mean over tokens. */
-export const reinforcePlusPlus = groupObjective<
-  "reinforce++",
-  typeof ReinforceSettingsSchema,
-  ReinforceMethodSettings
->({
-  name: "reinforce++",
-  config: ReinforceSettingsSchema,
-  loss: ({ clip, clipHigh, maxCompletionLength, temperature }) =>
-    policyObjectiveLoss({ loss: "bnpo", epsilon: clip, epsilonHigh: clipHigh ?? clip, maxCompletionLength, temperature }),
-  method: ({ klCoef, gamma, baseline }) => ({
-    dynamicSampling: 0,
-    needsKl: klCoef !== 0,
-    advantages: (scores, weights, groupSizes, lengths, kl) => ({
-      ...rewardFigures(scores, weights, groupSizes),
-      advantages: reinforceAdvantages(
-        weightedRewards(scores, weights),
-        groupSizes,
-        lengths,
-        { gamma, klCoef, baseline },
-        kl,
-      ),
+export const reinforcePlusPlus = groupObjective<"reinforce++", typeof ReinforceSettingsSchema, ReinforceMethodSettings>(
+  {
+    name: "reinforce++",
+    config: ReinforceSettingsSchema,
+    loss: ({ clip, clipHigh, maxCompletionLength, temperature }) =>
+      policyObjectiveLoss({
+        loss: "bnpo",
+        epsilon: clip,
+        epsilonHigh: clipHigh ?? clip,
+        maxCompletionLength,
+        temperature,
+      }),
+    method: ({ klCoef, gamma, baseline }) => ({
+      dynamicSampling: 0,
+      needsKl: klCoef !== 0,
+      advantages: (scores, weights, groupSizes, lengths, kl) => ({
+        ...rewardFigures(scores, weights, groupSizes),
+        advantages: reinforceAdvantages(
+          weightedRewards(scores, weights),
+          groupSizes,
+          lengths,
+          { gamma, klCoef, baseline },
+          kl,
+        ),
+      }),
     }),
-  }),
-})
+  },
+)
 
 /** The methods that learn from rewards of sampled completions. */
 export const onlineObjectives = [grpo, gspo, drGrpo, dapo, cispo, rloo, reinforcePlusPlus] as const

@@ -20,9 +20,7 @@ export interface StoredRollout {
 
 // Base64 of the bytes: a resumed run must get every bit back, the sign of a zero included.
 const packed = (values: Float64Array | Uint8Array | undefined): string | undefined =>
-  values === undefined
-    ? undefined
-    : Buffer.from(values.buffer, values.byteOffset, values.byteLength).toString("base64")
+  values === undefined ? undefined : Buffer.from(values.buffer, values.byteOffset, values.byteLength).toString("base64")
 const bytesOf = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text, "base64"))
 const doubles = (text: string): Float64Array => new Float64Array(bytesOf(text).buffer)
 
