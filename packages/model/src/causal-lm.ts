@@ -16,13 +16,19 @@ export interface Trainable {
   /** PEFT name for adapter tensors, Hugging Face name for weights. */
   readonly name: string
   readonly tensor: Tensor
-  /** Adapter tensors, or weights of the model itself (full fine-tuning, `modulesToSave`). */
-  readonly group: "adapter" | "weights"
+  /** Adapter tensors, weights of the model itself (full fine-tuning, `modulesToSave`), or the score head. */
+  readonly group: "adapter" | "weights" | "head"
   /** True for lora_B tensors, whose learning rate LoRA+ may scale. */
   readonly outer: boolean
   /** False for norms and biases, which weight decay leaves alone. */
   readonly decay: boolean
 }
+
+/** Name of the score head in files, as transformers' sequence classifiers have it. */
+export const SCORE_WEIGHT = "score.weight"
+
+// Far from the streams of adapters, which count layers.
+const SCORE_STREAM = 1_000_003
 
 /** A causal language model on an engine: modules of one family, adapters attached by name, weights shared where the model ties them. */
 export class CausalLM<C extends ModelShape = ModelShape> implements Disposable {
@@ -31,6 +37,7 @@ export class CausalLM<C extends ModelShape = ModelShape> implements Disposable {
   readonly engine: Engine
   readonly builder: ModuleBuilder
   readonly #body: ModelBody
+  #scoreHead: { tensor: Tensor } | undefined
   /** Weights trained themselves, by name. */
   readonly #trainedWeights = new Set<WeightRef>()
 
@@ -51,6 +58,33 @@ export class CausalLM<C extends ModelShape = ModelShape> implements Disposable {
 
   get head(): Head {
     return this.#body.head
+  }
+
+  get hasScoreHead(): boolean {
+    return this.#scoreHead !== undefined
+  }
+
+  /** The score head: a linear layer f32 [1, hidden] on final hidden states, for reward and value models. Errors: SLOTH_MODEL_NO_SCORE. */
+  get scoreHead(): { readonly tensor: Tensor } {
+    if (this.#scoreHead !== undefined) return this.#scoreHead
+    throw new SlothError("SLOTH_MODEL_NO_SCORE", {
+      what: "The model has no score head.",
+      why: "Only reward and value models have one.",
+      next: "Train one with the method reward, or load the adapter of one.",
+    })
+  }
+
+  /**
+   * Gives the model a trainable score head, drawn from a normal distribution of deviation 0.02 by the seed, or with `values` f32 [hidden]. Without a bias, as the `score`
+   * layer of sequence classifiers in transformers is.
+   */
+  addScoreHead(seed: number, values?: Float32Array, trainable = true): void {
+    const hidden = this.head.weight.shape.at(-1)!
+    const tensor = this.engine.unscoped([1, hidden])
+    if (values !== undefined) tensor.write(values)
+    else this.engine.backend.kernels.randomNormal(tensor.handle, 0, 0.02, hidden, seed, SCORE_STREAM)
+    this.#scoreHead?.tensor.dispose()
+    this.#scoreHead = { tensor: trainable ? this.engine.parameter(tensor) : tensor }
   }
 
   get cache(): ModelBody["cache"] {
@@ -127,6 +161,9 @@ export class CausalLM<C extends ModelShape = ModelShape> implements Disposable {
           })
     for (const ref of this.#trainedWeights)
       list.push({ name: ref.name, tensor: ref.tensor, group: "weights", outer: false, decay: ref.shape.length > 1 })
+    const score = this.#scoreHead?.tensor
+    if (score?.requiresGrad === true)
+      list.push({ name: SCORE_WEIGHT, tensor: score, group: "head", outer: false, decay: true })
     return list
   }
 
@@ -141,6 +178,8 @@ export class CausalLM<C extends ModelShape = ModelShape> implements Disposable {
       for (const tensor of Object.values(layer.adapter?.tensors ?? {})) tensor.dispose()
       layer.adapter = undefined
     }
+    this.#scoreHead?.tensor.dispose()
+    this.#scoreHead = undefined
     this.builder[Symbol.dispose]()
   }
 }

@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { SlothError } from "@sloth/core"
 import type { Tensor } from "@sloth/tensor"
-import type { CausalLM } from "./causal-lm.ts"
+import { SCORE_WEIGHT, type CausalLM } from "./causal-lm.ts"
 import { attachLora, Lora, loraScale, loraTargets, savedModules, type LoraConfig } from "./lora.ts"
 import { readSafetensors } from "./safetensors.ts"
 import { writeSafetensors } from "./safetensors-write.ts"
@@ -12,15 +12,28 @@ export interface PeftAdapter {
   readonly config: LoraConfig
   /** Base model named in the file. */
   readonly base: string | undefined
+  /** True for an adapter with a score head: a reward or value model. */
+  readonly scoreHead: boolean
 }
+
+/** The module of a score head, as PEFT lists it in modules_to_save. */
+const SCORE = SCORE_WEIGHT.replace(/\.weight$/, "")
 
 const wrong = (path: string, what: string, next: string, fields: Record<string, unknown> = {}): SlothError =>
   new SlothError("SLOTH_ADAPTER_FILE", { what: `${path}: ${what}`, next, fields: { path, ...fields } })
 
+/** What PEFT adds to modules_to_save for sequence classifiers, whichever the model has. */
+const HEADS: readonly string[] = [SCORE, "classifier"]
+
 /** adapter_config.json of a LoRA as PEFT 0.17 and later write it. */
-export const peftConfig = (config: LoraConfig, targets: readonly string[], base: string): Record<string, unknown> => ({
+export const peftConfig = (
+  config: LoraConfig,
+  targets: readonly string[],
+  base: string,
+  scoreHead = false,
+): Record<string, unknown> => ({
   peft_type: "LORA",
-  task_type: "CAUSAL_LM",
+  task_type: scoreHead ? "SEQ_CLS" : "CAUSAL_LM",
   base_model_name_or_path: base,
   revision: null,
   inference_mode: true,
@@ -38,7 +51,8 @@ export const peftConfig = (config: LoraConfig, targets: readonly string[], base:
   use_rslora: config.rankStabilized,
   use_dora: false,
   init_lora_weights: true,
-  modules_to_save: config.modulesToSave.length === 0 ? null : [...config.modulesToSave],
+  modules_to_save:
+    config.modulesToSave.length === 0 && !scoreHead ? null : [...config.modulesToSave, ...(scoreHead ? [SCORE] : [])],
 })
 
 /** Writes `adapter_config.json` and `adapter_model.safetensors`, which PEFT loads; tensors are f32. The folder must be the caller's to fill. */
@@ -64,7 +78,7 @@ export const savePeftAdapter = async (
   const partial = [...model.linears.keys()].some(
     (p) => !targets.includes(p) && targets.some((t) => t.split(".").at(-1) === p.split(".").at(-1)),
   )
-  const written = peftConfig(partial ? { ...config, layers: [] } : config, targets, base)
+  const written = peftConfig(partial ? { ...config, layers: [] } : config, targets, base, model.hasScoreHead)
   writeFileSync(join(folder, "adapter_config.json"), `${JSON.stringify(written, null, 2)}\n`)
 }
 
@@ -110,6 +124,8 @@ export const readPeftConfig = (folder: string): PeftAdapter & { readonly raw: Re
     throw wrong(path, "r or lora_alpha is missing.", "Save the adapter again.")
   const targets = raw["target_modules"]
   const layers = raw["layers_to_transform"]
+  const saved = Array.isArray(raw["modules_to_save"]) ? raw["modules_to_save"].map(String) : []
+  const scoreHead = raw["task_type"] === "SEQ_CLS" || saved.includes(SCORE)
   return {
     raw,
     base: typeof raw["base_model_name_or_path"] === "string" ? raw["base_model_name_or_path"] : undefined,
@@ -124,8 +140,9 @@ export const readPeftConfig = (folder: string): PeftAdapter & { readonly raw: Re
           : `/${String(targets)}/`,
       layers: typeof layers === "number" ? [layers] : Array.isArray(layers) ? (layers as number[]) : undefined,
       rankStabilized: raw["use_rslora"] === true,
-      modulesToSave: Array.isArray(raw["modules_to_save"]) ? raw["modules_to_save"].map(String) : [],
+      modulesToSave: saved.filter((module) => !(scoreHead && HEADS.includes(module))),
     },
+    scoreHead,
   }
 }
 
@@ -170,7 +187,7 @@ export const loadPeftAdapter = (
   folder: string,
   options: { readonly trainable?: boolean } = {},
 ): PeftAdapter => {
-  const { config, base } = readPeftConfig(folder)
+  const { config, base, scoreHead } = readPeftConfig(folder)
   const path = join(folder, "adapter_model.safetensors")
   const table = readSafetensors(path)
   const byName = new Map(table.tensors.map((t) => [t.name, t]))
@@ -218,6 +235,10 @@ export const loadPeftAdapter = (
     ref.tensor.write(values)
     if (options.trainable !== true) ref.tensor.slot = undefined
   }
+  if (scoreHead) {
+    const values = take(`base_model.model.${SCORE_WEIGHT}`, [1, model.head.weight.shape.at(-1)!])
+    model.addScoreHead(0, values, options.trainable === true)
+  }
   if (byName.size > 0)
     throw wrong(
       path,
@@ -225,7 +246,7 @@ export const loadPeftAdapter = (
       "Use the base model that the adapter was trained on.",
       { tensors: [...byName.keys()].slice(0, 10), base },
     )
-  return { config, base }
+  return { config, base, scoreHead }
 }
 
 /** Either a fresh LoRA or one from a folder, as `sloth train` decides. */

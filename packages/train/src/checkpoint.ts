@@ -43,6 +43,8 @@ export interface CheckpointManifest {
   readonly random: { readonly generator: "philox4x32-10"; readonly seed: number; readonly step: number }
   readonly totals: RunTotals
   readonly best: BestEvaluation | undefined
+  /** What the method's loss remembers from step to step; absent where that is nothing. */
+  readonly method?: unknown
   /** SHA-256 of the settings that decide the numbers, of the model and of the data. */
   readonly configHash: string
   readonly modelFingerprint: string

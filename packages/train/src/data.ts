@@ -66,13 +66,23 @@ export const openMethodData = async <Row = Example>(
   return { ...data, heldOut: evaluation.examples }
 }
 
-/** SHA-256 (hex) of what the trainer sees of the rows. */
+/** SHA-256 (hex) of what the trainer sees of the rows: tokens and everything that an objective added to its units. */
 export const hashUnits = (units: readonly TrainingUnit[]): string => {
   const hash = createHash("sha256")
-  for (const unit of units) {
-    hash.update(JSON.stringify(unit.segments))
-    for (const part of [unit.tokens, unit.scoredRows, unit.targets])
-      hash.update(new Uint8Array(part.buffer, part.byteOffset, part.byteLength))
+  const add = (value: unknown): void => {
+    if (ArrayBuffer.isView(value)) {
+      hash.update(`${value.constructor.name} ${value.byteLength} `)
+      hash.update(new Uint8Array(value.buffer, value.byteOffset, value.byteLength))
+    } else if (typeof value === "object" && value !== null) {
+      const entries = Object.entries(value)
+      hash.update(`${Array.isArray(value) ? "list" : "object"} ${entries.length} `)
+      for (const [key, inner] of entries) {
+        hash.update(`${JSON.stringify(key)} `)
+        add(inner)
+      }
+    } else hash.update(`${typeof value} ${JSON.stringify(value ?? null)} `)
   }
+  // The number of a row is only its name.
+  for (const unit of units) add({ ...unit, row: undefined })
   return hash.digest("hex")
 }

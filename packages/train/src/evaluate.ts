@@ -1,6 +1,15 @@
 import type { Example } from "@sloth/data"
 import type { CausalLM } from "@sloth/model"
-import { lossPass, readLogprobs } from "./forward.ts"
+import { hostOutputs, lossPass, readLogprobs } from "./forward.ts"
+import {
+  computePart,
+  gatherPart,
+  referenceLogprobs,
+  temperatureOf,
+  wantedOutputs,
+  type HostLoss,
+  type HostPart,
+} from "./host-loss.ts"
 import { buildMicroBatch, splitUnits } from "./micro-batch.ts"
 import { unitSize, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import { unitFromExample } from "./sft.ts"
@@ -39,12 +48,11 @@ export const evaluateUnits = async <Unit extends TrainingUnit>(
   const normaliser = units.reduce((n, u) => n + unitSize(loss, u), 0)
   const metrics: Record<string, number> = {}
   let total = 0
-  for (let first = 0; first < batches.length; first += MICRO_BATCHES_AHEAD) {
-    signal?.throwIfAborted()
-    const group = batches
-      .slice(first, first + MICRO_BATCHES_AHEAD)
-      .map((indices) => buildMicroBatch(indices.map((i) => units[i]!)))
-    if (loss.kind === "cross-entropy" && loss.weights === undefined) {
+  const build = (indices: readonly number[]) => buildMicroBatch(indices.map((i) => units[i]!))
+  if (loss.kind === "cross-entropy" && loss.weights === undefined)
+    for (let first = 0; first < batches.length; first += MICRO_BATCHES_AHEAD) {
+      signal?.throwIfAborted()
+      const group = batches.slice(first, first + MICRO_BATCHES_AHEAD).map(build)
       const sums = engine.keep(engine.zeros([group.length], "f64"))
       try {
         for (const [i, batch] of group.entries()) {
@@ -55,32 +63,42 @@ export const evaluateUnits = async <Unit extends TrainingUnit>(
       } finally {
         sums.dispose()
       }
-      continue
     }
-    for (const batch of group) {
-      const wantsEntropy = loss.kind === "logprobs" && loss.entropy === true
-      const { logprobs, entropy } = await readLogprobs(model, batch, { entropy: wantsEntropy })
+  else if (loss.kind === "cross-entropy")
+    for (const indices of batches) {
+      signal?.throwIfAborted()
+      const batch = build(indices)
+      const { logprobs } = await readLogprobs(model, batch)
       await yieldToLoop()
-      if (loss.kind === "cross-entropy") {
-        for (const [u, unit] of batch.units.entries()) {
-          const weights = loss.weights!(unit)
-          for (let k = 0; k < weights.length; k++) total -= (weights[k]! * logprobs[batch.starts[u]! + k]!) / normaliser
-        }
-        continue
+      for (const [u, unit] of batch.units.entries()) {
+        const weights = loss.weights!(unit)
+        for (let k = 0; k < weights.length; k++) total -= (weights[k]! * logprobs[batch.starts[u]! + k]!) / normaliser
       }
-      const result = loss.compute({
-        units: batch.units,
-        starts: batch.starts,
-        logprobs,
-        reference:
-          loss.reference === true ? (await readLogprobs(model, batch, { adapters: false })).logprobs : undefined,
-        entropy,
-        normaliser,
-        step: 0,
-      })
-      total += result.loss
-      for (const [name, value] of Object.entries(result.metrics ?? {})) metrics[name] = (metrics[name] ?? 0) + value
     }
+  else {
+    const add = (part: HostPart<Unit>): void => {
+      const result = computePart(loss, part, gathered)
+      total += result.loss
+      for (const [name, value] of Object.entries(result.metrics)) metrics[name] = (metrics[name] ?? 0) + value
+    }
+    const gathers = loss.kind === "logprobs" && loss.gather !== undefined
+    const gathered: (readonly number[])[] | undefined = gathers ? [] : undefined
+    const waiting: HostPart<Unit>[] = []
+    for (const indices of batches) {
+      signal?.throwIfAborted()
+      const batch = build(indices)
+      const outputs = await hostOutputs(model, batch, wantedOutputs(loss as HostLoss), temperatureOf(loss as HostLoss))
+      await yieldToLoop()
+      const reference = await referenceLogprobs(model, loss as HostLoss, batch)
+      const part = { units: batch.units, starts: batch.starts, indices, normaliser, step: 0, outputs, reference }
+      if (!gathers) add(part)
+      else {
+        // Rows that meet wait for each other: a few bytes a scored position.
+        gatherPart(loss, part, gathered!)
+        waiting.push(part)
+      }
+    }
+    for (const part of waiting) add(part)
   }
   return {
     loss: total,

@@ -1,6 +1,7 @@
 import { packedContext, type CausalLM } from "@sloth/model"
 import {
   gatherRows,
+  linear,
   linearCrossEntropy,
   linearLogprobs,
   type ActivationPolicy,
@@ -78,30 +79,112 @@ export const lossPass = (model: CausalLM, batch: MicroBatch, sums: Tensor, slot:
   )
 }
 
+/** What is wanted of the scored rows of a micro-batch. */
+export interface WantedOutputs {
+  /** log p of the targets; wanted when absent. */
+  readonly logprobs?: boolean
+  /** Entropies of the distributions. */
+  readonly entropy?: boolean
+  /** What the model's score head makes of the hidden states. */
+  readonly values?: boolean
+}
+
+/** What was wanted, f32 `[scored]` each. */
+export interface ScoredOutputs<T> {
+  readonly logprobs: T | undefined
+  readonly entropy: T | undefined
+  readonly values: T | undefined
+}
+
+const OUTPUTS = ["logprobs", "entropy", "values"] as const
+
+const scoredOutputs = (
+  model: CausalLM,
+  batch: MicroBatch,
+  { logprobs = true, entropy = false, values = false }: WantedOutputs,
+  options: PassOptions,
+): ScoredOutputs<Tensor> => {
+  const { h, targets } = scoredHidden(model, batch, options)
+  const made = logprobs
+    ? linearLogprobs(h, model.head.weight.tensor, targets, { ...tempered(model.head, options.temperature), entropy })
+    : { logprobs: undefined, entropy: undefined }
+  return { ...made, values: values ? linear(h, model.scoreHead.tensor) : undefined } // [scored], [scored], [scored, 1]
+}
+
+const kept = (model: CausalLM, outputs: ScoredOutputs<Tensor>): Tensor[] =>
+  OUTPUTS.flatMap((name) => (outputs[name] === undefined ? [] : [model.engine.keep(outputs[name])]))
+
+/** Reads outputs; waits for the device. */
+export const readOutputs = async (outputs: ScoredOutputs<Tensor>): Promise<ScoredOutputs<Float32Array>> => {
+  const [logprobs, entropy, values] = await Promise.all(OUTPUTS.map((name) => outputs[name]?.readFloats()))
+  return { logprobs, entropy, values }
+}
+
+/** Enqueues a forward pass without gradients. The caller disposes the tensors. */
+export const frozenOutputs = (
+  model: CausalLM,
+  batch: MicroBatch,
+  wanted: WantedOutputs,
+  options: PassOptions = {},
+): ScoredOutputs<Tensor> => {
+  const { engine } = model
+  return engine.scope(() =>
+    engine.noGrad(() => {
+      const outputs = scoredOutputs(model, batch, wanted, options)
+      kept(model, outputs)
+      return outputs
+    }),
+  )
+}
+
+/** Frees outputs. */
+export const disposeOutputs = (outputs: ScoredOutputs<Tensor>): void => {
+  for (const name of OUTPUTS) outputs[name]?.dispose()
+}
+
+/** Runs a forward pass without gradients and reads what is wanted of it. */
+export const hostOutputs = async (
+  model: CausalLM,
+  batch: MicroBatch,
+  wanted: WantedOutputs,
+  options: PassOptions = {},
+): Promise<ScoredOutputs<Float32Array>> => {
+  const outputs = frozenOutputs(model, batch, wanted, options)
+  try {
+    return await readOutputs(outputs)
+  } finally {
+    disposeOutputs(outputs)
+  }
+}
+
 /** Log-probs of the scored rows f32 `[scored]` without gradients, dropout off; with `entropy` also the entropies. Waits for the device. */
 export const readLogprobs = async (
   model: CausalLM,
   batch: MicroBatch,
   options: { readonly adapters?: boolean; readonly entropy?: boolean; readonly temperature?: number } = {},
 ): Promise<{ logprobs: Float32Array; entropy: Float32Array | undefined }> => {
+  const { entropy, adapters = true, temperature = 1 } = options
+  const read = await hostOutputs(model, batch, { entropy: entropy ?? false }, { adapters, temperature })
+  return { logprobs: read.logprobs!, entropy: read.entropy }
+}
+
+/** Outputs with the tape that leads back from them; the caller runs or disposes the tape and disposes the tensors. */
+export const recordedOutputs = (
+  model: CausalLM,
+  batch: MicroBatch,
+  wanted: WantedOutputs,
+  options: PassOptions,
+): { readonly outputs: ScoredOutputs<Tensor>; readonly tape: Tape } => {
   const { engine } = model
-  const made = engine.scope(() =>
-    engine.noGrad(() => {
-      const { h, targets } = scoredHidden(model, batch, { adapters: options.adapters ?? true })
-      const { logprobs, entropy } = linearLogprobs(h, model.head.weight.tensor, targets, {
-        ...tempered(model.head, options.temperature),
-        entropy: options.entropy ?? false,
-      })
-      return entropy === undefined ? [logprobs] : [logprobs, entropy]
-    }),
-  )
-  for (const tensor of made) engine.keep(tensor)
-  try {
-    const [logprobs, entropy] = await Promise.all(made.map((tensor) => tensor.readFloats()))
-    return { logprobs: logprobs!, entropy }
-  } finally {
-    for (const tensor of made) tensor.dispose()
-  }
+  return engine.scope(() => {
+    let outputs: ScoredOutputs<Tensor> | undefined
+    const { tape } = engine.record(() => {
+      outputs = scoredOutputs(model, batch, wanted, options)
+      return OUTPUTS.flatMap((name) => outputs![name] ?? [])
+    })
+    kept(model, outputs!)
+    return { outputs: outputs!, tape }
+  })
 }
 
 /** Log-probs with the tape that leads back from them; the caller runs or disposes the tape and disposes the tensors. */
@@ -110,18 +193,6 @@ export const recordedLogprobs = (
   batch: MicroBatch,
   options: PassOptions & { readonly entropy?: boolean },
 ): { logprobs: Tensor; entropy: Tensor | undefined; tape: Tape } => {
-  const { engine } = model
-  const { result, tape } = engine.scope(() => {
-    const recorded = engine.record(() => {
-      const { h, targets } = scoredHidden(model, batch, options)
-      const { logprobs, entropy } = linearLogprobs(h, model.head.weight.tensor, targets, {
-        ...tempered(model.head, options.temperature),
-        entropy: options.entropy ?? false,
-      })
-      return entropy === undefined ? [logprobs] : [logprobs, entropy]
-    })
-    for (const tensor of recorded.result) engine.keep(tensor)
-    return recorded
-  })
-  return { logprobs: result[0]!, entropy: result[1], tape }
+  const { outputs, tape } = recordedOutputs(model, batch, { entropy: options.entropy ?? false }, options)
+  return { logprobs: outputs.logprobs!, entropy: outputs.entropy, tape }
 }

@@ -1,10 +1,11 @@
 import type { CausalLM, LoraConfig } from "@sloth/model"
 import { createMeterBackend, Engine, type ActivationPolicy, type MeterBackend, type MeterReading } from "@sloth/tensor"
 import type { TrainConfig } from "./config.ts"
-import { crossEntropyPass, recordedLogprobs } from "./forward.ts"
+import { crossEntropyPass, disposeOutputs, frozenOutputs, recordedOutputs } from "./forward.ts"
+import { wantedOutputs } from "./host-loss.ts"
 import { buildMicroBatch } from "./micro-batch.ts"
 import { makeTrainable, type TrainModel } from "./model-files.ts"
-import type { ObjectiveLoss, TrainingUnit } from "./objective.ts"
+import { wantsScoreHead, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import { AdamW, parameterGroups } from "./optimizer.ts"
 
 /** How a backend rounds allocations and what scratch its kernels take; see `createMeterBackend`. */
@@ -43,7 +44,7 @@ export class TrainMeter implements Disposable {
     this.#model = files.build(new Engine(this.#backend))
     this.parameters = this.#model.parameterCount
     const built = live()
-    this.lora = makeTrainable(this.#model, config)
+    this.lora = makeTrainable(this.#model, config, config.adapter, { scoreHead: wantsScoreHead(loss) })
     const trainables = this.#model.trainables()
     const size = (group: string) =>
       trainables.filter((t) => t.group === group).reduce((n, t) => n + t.tensor.storage.bytes, 0)
@@ -62,9 +63,10 @@ export class TrainMeter implements Disposable {
   }
 
   /**
-   * What a micro-batch of these units costs in the middle of a step, when gradients exist already: `peakBytes` is the largest number of live bytes, standing memory included.
+   * What a micro-batch of these units costs in the middle of a step, when gradients exist already: `peakBytes` is the largest number of live bytes, standing memory included. `split` says
+   * that the step has other micro-batches, for which losses that gather run another forward pass.
    */
-  measure(units: readonly TrainingUnit[], policy: ActivationPolicy): MeterReading {
+  measure(units: readonly TrainingUnit[], policy: ActivationPolicy, split = false): MeterReading {
     const batch = buildMicroBatch(units)
     const { engine } = this.#model
     const dropout = { seed: 0, step: 1 }
@@ -83,16 +85,21 @@ export class TrainMeter implements Disposable {
         sums.dispose()
         return
       }
-      const { logprobs, entropy, tape } = recordedLogprobs(this.#model, batch, {
-        policy,
-        dropout,
-        entropy: this.#loss.entropy ?? false,
-      })
+      const wanted = wantedOutputs(this.#loss)
+      const extra = (adapters: boolean) => {
+        disposeOutputs(frozenOutputs(this.#model, batch, adapters ? wanted : {}, { adapters }))
+      }
+      if (this.#loss.kind === "logprobs" && this.#loss.reference === true) extra(false)
+      if (this.#loss.kind === "logprobs" && this.#loss.gather !== undefined && split) extra(true)
+      const { outputs, tape } = recordedOutputs(this.#model, batch, wanted, { policy, dropout })
       engine.scope(() =>
-        tape.backward([{ tensor: logprobs, gradient: engine.from(new Float32Array(batch.targets.length)) }]),
+        tape.backward(
+          [outputs.logprobs, outputs.values].flatMap((tensor) =>
+            tensor === undefined ? [] : [{ tensor, gradient: engine.zeros(tensor.shape) }],
+          ),
+        ),
       )
-      logprobs.dispose()
-      entropy?.dispose()
+      disposeOutputs(outputs)
     }
     pass()
     this.#backend.restart()

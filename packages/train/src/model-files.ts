@@ -34,19 +34,30 @@ export const withAdapterSettings = (config: TrainConfig, given: TrainConfigInput
 
 /**
  * Makes a model trainable as the configuration says: a fresh LoRA, a LoRA from a folder, or all weights. Returns the LoRA's settings, undefined with full fine-tuning.
+ * With `scoreHead` the model also gets a score head, unless the folder brought one.
  * Errors: SLOTH_ADAPTER_*.
  */
 export const makeTrainable = (
   model: CausalLM,
   config: TrainConfig,
   adapterFolder = config.adapter,
+  options: { readonly scoreHead?: boolean } = {},
 ): LoraConfig | undefined => {
+  const withHead = (): void => {
+    if (options.scoreHead === true && !model.hasScoreHead) model.addScoreHead(config.seed)
+  }
   if (config.full) {
     model.trainAllWeights()
+    withHead()
     return undefined
   }
-  if (adapterFolder !== undefined) return loadPeftAdapter(model, adapterFolder, { trainable: true }).config
+  if (adapterFolder !== undefined) {
+    const { config: lora } = loadPeftAdapter(model, adapterFolder, { trainable: true })
+    withHead()
+    return lora
+  }
   const lora = loraConfigOf(config)
   attachLora(model, lora, config.seed)
+  withHead()
   return lora
 }

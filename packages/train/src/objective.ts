@@ -33,26 +33,36 @@ export interface TrainingUnit {
 export interface CrossEntropyLoss<Unit extends TrainingUnit = TrainingUnit> {
   readonly kind: "cross-entropy"
   /** Weight of each scored position, f32 `[scored]`; 1 when absent. */
-  readonly weights?: (unit: Unit) => Float32Array
-  /** What the unit adds to the denominator of its optimizer step; its scored positions when absent. */
-  readonly size?: (unit: Unit) => number
+  weights?(unit: Unit): Float32Array
+  /** What the unit adds to the denominator of its optimizer step; its scored positions when absent. Method syntax on purpose: losses of any unit fit the trainer. */
+  size?(unit: Unit): number
+}
+
+/** Where a micro-batch stands in its optimizer step. */
+export interface HostBatch<Unit extends TrainingUnit = TrainingUnit> {
+  readonly units: readonly Unit[]
+  /** First position of each unit in the arrays of positions, and their length at the end: `[units + 1]`. */
+  readonly starts: readonly number[]
+  /** Place of each unit among all units of the step. */
+  readonly indices: readonly number[]
+  /** Sum of `size` over all units of the optimizer step, whatever micro-batch they are in. */
+  readonly normaliser: number
+  /** Optimizer step, from 1; 0 in an evaluation, whose rows are one step. */
+  readonly step: number
 }
 
 /** Log-probabilities of the scored positions of one micro-batch. */
-export interface LogprobBatch<Unit extends TrainingUnit = TrainingUnit> {
-  readonly units: readonly Unit[]
-  /** First position of each unit in the arrays below, and their length at the end: `[units + 1]`. */
-  readonly starts: readonly number[]
+export interface LogprobBatch<Unit extends TrainingUnit = TrainingUnit> extends HostBatch<Unit> {
   /** log p of every target under the model that is trained, f32 `[positions]`, nats. */
   readonly logprobs: Float32Array
   /** The same under the base model, adapters off; present when the objective asks for it. */
   readonly reference: Float32Array | undefined
   /** Entropy of the distribution at every position, nats; present when the objective asks for it. */
   readonly entropy: Float32Array | undefined
-  /** Sum of `size` over all units of the optimizer step, whatever micro-batch they are in. */
-  readonly normaliser: number
-  /** Optimizer step, from 1. */
-  readonly step: number
+  /** What the score head makes of every position; present when the objective asks for it. */
+  readonly values?: Float32Array | undefined
+  /** What `gather` told of every unit of the step, in the order of the step; present when the objective has `gather`. */
+  readonly gathered?: readonly (readonly number[])[] | undefined
 }
 
 /** What a log-prob loss makes of a micro-batch. The parts of a step are added up, so everything is already divided by the normaliser. */
@@ -60,6 +70,8 @@ export interface LogprobResult {
   readonly loss: number
   /** d loss / d logprobs, `[positions]`. */
   readonly dlogp: Float32Array | Float64Array
+  /** d loss / d values, `[positions]`, with `values`. */
+  readonly dvalues?: Float32Array | Float64Array
   /** Figures for the step's event; parts are added up like the loss. */
   readonly metrics?: Readonly<Record<string, number>>
 }
@@ -76,13 +88,59 @@ export interface LogprobLoss<Unit extends TrainingUnit = TrainingUnit> {
   readonly temperature?: number
   /** Wants entropies. */
   readonly entropy?: boolean
+  /** Wants the score head's output at every scored position, and learns it: the critic of a policy gradient. */
+  readonly values?: boolean
   /** What the unit adds to the normaliser; its scored positions when absent. */
-  readonly size?: (unit: Unit) => number
+  size?(unit: Unit): number
+  /**
+   * For losses in which the rows of a step meet (an estimate over all of them, an order among them): what each unit of a micro-batch tells the others, a few
+   * numbers each. It is asked of all micro-batches of a step before the first `compute`, which finds the answers of the whole step in `gathered`. Where a step has
+   * several micro-batches that takes an additional forward pass of each.
+   */
+  gather?(batch: LogprobBatch<Unit>): readonly (readonly number[])[]
+  /** What the loss remembers from step to step; it goes into checkpoints. */
+  readonly state?: LossState
   compute(batch: LogprobBatch<Unit>): LogprobResult
 }
 
-/** Either form of a loss. */
-export type ObjectiveLoss<Unit extends TrainingUnit = TrainingUnit> = CrossEntropyLoss<Unit> | LogprobLoss<Unit>
+/** The memory of a loss, as plain data that survives JSON. */
+export interface LossState {
+  save(): unknown
+  /** Takes back what `save` gave. */
+  restore(saved: unknown): void
+}
+
+/** Outputs of the score head at the scored positions of one micro-batch. */
+export interface ValueBatch<Unit extends TrainingUnit = TrainingUnit> extends HostBatch<Unit> {
+  /** f32 `[positions]`. */
+  readonly values: Float32Array
+}
+
+/** What a value loss makes of a micro-batch, divided by the normaliser already. */
+export interface ValueResult {
+  readonly loss: number
+  /** d loss / d values, `[positions]`. */
+  readonly dvalues: Float32Array | Float64Array
+  readonly metrics?: Readonly<Record<string, number>>
+}
+
+/** A loss that is any function of the score head's outputs: reward models. The language model's own output layer is never run. */
+export interface ValueLoss<Unit extends TrainingUnit = TrainingUnit> {
+  readonly kind: "values"
+  /** What the unit adds to the normaliser; its scored positions when absent. */
+  size?(unit: Unit): number
+  compute(batch: ValueBatch<Unit>): ValueResult
+}
+
+/** Any form of a loss. */
+export type ObjectiveLoss<Unit extends TrainingUnit = TrainingUnit> =
+  | CrossEntropyLoss<Unit>
+  | LogprobLoss<Unit>
+  | ValueLoss<Unit>
+
+/** True for losses that read the score head, which the model must then have. */
+export const wantsScoreHead = (loss: ObjectiveLoss): boolean =>
+  loss.kind === "values" || (loss.kind === "logprobs" && loss.values === true)
 
 /** What an objective may use while it prepares rows. */
 export interface PrepareContext {

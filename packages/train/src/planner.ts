@@ -309,13 +309,14 @@ const sampleSteps = (
   let [microBatches, metered, meteredTokens, tokens, flops, elementwiseBytes] = [0, 0, 0, 0, 0, 0]
   for (let step = 1; step <= steps; step++) {
     const rows = cut(Array.from(positions.indices(step), (i) => units[i]!))
-    for (const indices of splitUnits(rows, split)) {
+    const all = splitUnits(rows, split)
+    for (const indices of all) {
       const batch = indices.map((i) => rows[i]!)
       const size = batch.reduce((n, u) => n + u.tokens.length, 0)
       microBatches++
       tokens += size
       if (metered >= 16) continue
-      const reading = meter.measure(batch, policy)
+      const reading = meter.measure(batch, policy, all.length > 1)
       metered++
       meteredTokens += size
       flops += reading.flops

@@ -245,6 +245,7 @@ export class StepLoop {
   /** Saves a checkpoint. A full disk is a warning while the run goes on, and an error when it was the last chance. */
   async #save(last: boolean): Promise<void> {
     const { config, model, optimizer, lora, session, options } = this.#in
+    const { loss } = this.#in.prepared
     const { directory, control } = session
     control.checkpointWanted = false
     const bad = await firstNonFinite(model, optimizer.parameters)
@@ -271,6 +272,7 @@ export class StepLoop {
           random: { generator: "philox4x32-10", seed: config.seed, step: this.step },
           totals: this.#totals,
           best: this.#best,
+          ...(loss.kind === "logprobs" && loss.state !== undefined ? { method: loss.state.save() } : {}),
           configHash: this.#in.configHash,
           modelFingerprint: options.model.fingerprint,
           dataHash: this.#in.dataHash,

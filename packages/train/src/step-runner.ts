@@ -1,9 +1,19 @@
 import { SlothError } from "@sloth/core"
 import type { CausalLM } from "@sloth/model"
 import { weightFormat, type ActivationPolicy, type Tensor } from "@sloth/tensor"
-import { crossEntropyPass, readLogprobs, recordedLogprobs } from "./forward.ts"
+import { crossEntropyPass, disposeOutputs, readOutputs, recordedOutputs } from "./forward.ts"
+import {
+  computePart,
+  gatherPart,
+  gatherStep,
+  referenceLogprobs,
+  temperatureOf,
+  wantedOutputs,
+  type HostLoss,
+  type HostPart,
+} from "./host-loss.ts"
 import { buildMicroBatch, splitUnits, type MicroBatch, type SplitOptions } from "./micro-batch.ts"
-import { unitSize, type LogprobLoss, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
+import { unitSize, type HostBatch, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import { clipFactor, type AdamW } from "./optimizer.ts"
 import { MICRO_BATCHES_AHEAD, yieldToLoop } from "./internal/yield.ts"
 
@@ -65,16 +75,27 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
     const { loss, seed, maxGradNorm } = this.#options
     const { engine } = this.#model
     const { kernels } = engine.backend
-    const batches = splitUnits(units, this.#options).map((indices) => buildMicroBatch(indices.map((i) => units[i]!)))
+    const split = splitUnits(units, this.#options)
+    const batches = split.map((indices) => buildMicroBatch(indices.map((i) => units[i]!)))
     const normaliser = units.reduce((n, u) => n + unitSize(loss, u), 0)
     const parameters = this.#optimizer.parameters
     const sums = engine.keep(engine.zeros([batches.length + parameters.length], "f64"))
     const metrics: Record<string, number> = {}
     const hostLosses: (number | undefined)[] = []
+    // The high word of the seed separates micro-batches from each other and from the draws of first weights.
+    const dropoutOf = (i: number) => ({ seed: (seed % 2 ** 32) + (i + 1) * 2 ** 32, step })
+    const where = (i: number): HostBatch<Unit> => {
+      const { units: own, starts } = batches[i]!
+      return { units: own, starts, indices: split[i]!, normaliser, step }
+    }
     try {
+      // A step in one piece gathers from the pass that it learns by.
+      const told =
+        loss.kind === "cross-entropy" || batches.length === 1
+          ? undefined
+          : await gatherStep(this.#model, loss, batches, where, (i) => ({ dropout: dropoutOf(i) }))
       for (const [i, batch] of batches.entries()) {
-        // The high word of the seed separates micro-batches from each other and from the draws of first weights.
-        const dropout = { seed: (seed % 2 ** 32) + (i + 1) * 2 ** 32, step }
+        const dropout = dropoutOf(i)
         if (loss.kind === "cross-entropy") {
           const weighted = loss.weights !== undefined
           const coef = new Float32Array(batch.targets.length).fill(1 / normaliser)
@@ -85,9 +106,9 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
             }
           crossEntropyPass(this.#model, batch, coef, { policy: this.#options.policy, dropout }, sums, i, weighted)
         } else {
-          const result = await this.#logprobStep(loss, batch, normaliser, step, dropout)
+          const result = await this.#hostStep(loss, batch, where(i), dropout, told?.gathered, told?.references[i])
           hostLosses[i] = result.loss
-          for (const [name, value] of Object.entries(result.metrics ?? {})) metrics[name] = (metrics[name] ?? 0) + value
+          for (const [name, value] of Object.entries(result.metrics)) metrics[name] = (metrics[name] ?? 0) + value
         }
         // Enqueueing takes a few milliseconds: timers, signals and the terminal get their turn in between.
         if (i + 1 < batches.length) {
@@ -127,49 +148,44 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
     }
   }
 
-  async #logprobStep(
-    loss: LogprobLoss<Unit>,
+  async #hostStep(
+    loss: HostLoss<Unit>,
     batch: MicroBatch<Unit>,
-    normaliser: number,
-    step: number,
+    where: HostBatch<Unit>,
     dropout: { seed: number; step: number },
+    gathered: (readonly number[])[] | undefined,
+    known: Float32Array | undefined,
   ) {
     const { engine } = this.#model
     const { policy } = this.#options
-    const temperature = loss.temperature === undefined ? {} : { temperature: loss.temperature }
-    let reference: Float32Array | undefined
-    if (loss.reference === true) {
-      reference = (await readLogprobs(this.#model, batch, { adapters: false, ...temperature })).logprobs
-    }
-    const { logprobs, entropy, tape } = recordedLogprobs(this.#model, batch, {
+    const reference = known ?? (await referenceLogprobs(this.#model, loss as HostLoss, batch))
+    const wanted = wantedOutputs(loss as HostLoss)
+    const { outputs, tape } = recordedOutputs(this.#model, batch, wanted, {
       policy,
       dropout,
-      entropy: loss.entropy ?? false,
-      ...temperature,
+      ...temperatureOf(loss as HostLoss),
     })
     try {
-      const [values, entropies] = await Promise.all([logprobs.readFloats(), entropy?.readFloats()])
-      const result = loss.compute({
-        units: batch.units,
-        starts: batch.starts,
-        logprobs: values,
-        reference,
-        entropy: entropies,
-        normaliser,
-        step,
-      })
-      if (result.dlogp.length !== values.length)
-        throw new SlothError("SLOTH_OBJECTIVE_GRADIENT", {
-          what: `The objective gave ${result.dlogp.length} gradients for ${values.length} log-probs.`,
-          next: "compute must return one number a scored position.",
-          fields: { gradients: result.dlogp.length, positions: values.length },
-        })
-      engine.scope(() => tape.backward([{ tensor: logprobs, gradient: engine.from(Float32Array.from(result.dlogp)) }]))
+      const part: HostPart<Unit> = { ...where, outputs: await readOutputs(outputs), reference }
+      let all = gathered
+      if (all === undefined && loss.kind === "logprobs" && loss.gather !== undefined) gatherPart(loss, part, (all = []))
+      const result = computePart(loss, part, all)
+      engine.scope(() =>
+        tape.backward(
+          [
+            { tensor: outputs.logprobs, gradient: result.dlogp },
+            { tensor: outputs.values, gradient: result.dvalues },
+          ].flatMap(({ tensor, gradient }) =>
+            tensor === undefined || gradient === undefined
+              ? []
+              : [{ tensor, gradient: engine.from(Float32Array.from(gradient), tensor.shape) }],
+          ),
+        ),
+      )
       return result
     } finally {
       tape.dispose()
-      logprobs.dispose()
-      entropy?.dispose()
+      disposeOutputs(outputs)
     }
   }
 

@@ -17,7 +17,7 @@ import { readTrainConfig, resolveTrainConfig, type TrainConfig } from "./config.
 import { hashUnits } from "./data.ts"
 import { residentBytes } from "./internal/machine.ts"
 import { makeTrainable, withAdapterSettings } from "./model-files.ts"
-import { decodeSettings, type Objective, type TrainingUnit } from "./objective.ts"
+import { decodeSettings, wantsScoreHead, type Objective, type TrainingUnit } from "./objective.ts"
 import { isOnline, type OnlineObjective, type UnitSource } from "./online.ts"
 import { AdamW, parameterGroups } from "./optimizer.ts"
 import type { RunPlan } from "./plan.ts"
@@ -176,9 +176,12 @@ class Training<Row> {
         ...(this.#stored === undefined ? {} : { decided: storedPlan(this.#stored) }),
       })
       const adapterFolder = resumed?.manifest.kind === "adapter" ? resumed.entry.path : config.adapter
-      const lora = makeTrainable(model, config, adapterFolder)
+      const lora = makeTrainable(model, config, adapterFolder, { scoreHead: wantsScoreHead(prepared.loss) })
       using optimizer = new AdamW(model.engine, parameterGroups(model, config), config)
-      if (resumed !== undefined) restoreCheckpoint(resumed.entry.path, resumed.manifest, model, optimizer)
+      if (resumed !== undefined) {
+        restoreCheckpoint(resumed.entry.path, resumed.manifest, model, optimizer)
+        restoreState(prepared, resumed.manifest)
+      }
 
       const hashes = {
         model: options.model.fingerprint,
@@ -389,6 +392,19 @@ class Training<Row> {
     })
     return this.#directory
   }
+}
+
+/** Gives a loss back what it remembered. Errors: SLOTH_RESUME_STATE. */
+const restoreState = ({ loss, method }: Prepared, manifest: CheckpointManifest): void => {
+  if (loss.kind !== "logprobs" || loss.state === undefined) return
+  if (manifest.method === undefined)
+    throw new SlothError("SLOTH_RESUME_STATE", {
+      what: `The checkpoint of step ${manifest.step} does not hold what the method "${method}" remembers.`,
+      why: "An earlier version saved it.",
+      next: "Start a new run; its adapter setting may name the adapter of the old one.",
+      fields: { step: manifest.step, method },
+    })
+  loss.state.restore(manifest.method)
 }
 
 /** What an earlier start decided about micro-batches: the resumed run must add up in the same order. */

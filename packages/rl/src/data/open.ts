@@ -73,14 +73,14 @@ export interface RowObjective<
 }
 
 /**
- * Hides what an objective adds to its units. It only ever meets units that it made itself, but types that take units cannot know that, and the trainer's take any.
+ * Hides what an objective adds to its units. It only ever meets units that it made itself, and the trainer takes objectives of any.
  */
 export const rowObjective =
   <Row, Unit extends TrainingUnit>() =>
   <const Name extends string, Config extends ConfigSchema>(
     objective: Objective<Row, Unit> & Pick<RowObjective<Row, Name, Config>, "name" | "config" | "open">,
   ): RowObjective<Row, Name, Config> =>
-    objective as unknown as RowObjective<Row, Name, Config>
+    objective as RowObjective<Row, Name, Config>
 
 const words: Readonly<Record<RowForm, string>> = { text: "texts", messages: "conversations", tokens: "token ids" }
 

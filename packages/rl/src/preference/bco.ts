@@ -1,9 +1,8 @@
 import * as Schema from "effect/Schema"
-import { field, SlothError, withDefault } from "@sloth/core"
+import { decodeConfig, field, withDefault } from "@sloth/core"
 import type { LogprobLoss } from "@sloth/train"
 import type { RatedExample } from "../data/examples.ts"
 import { openRatings, rowObjective } from "../data/open.ts"
-import { requireWholeStep } from "../internal/counts.ts"
 import { logSigmoid, sigmoid } from "../internal/math.ts"
 import { putGradient } from "./completions-unit.ts"
 import {
@@ -61,8 +60,10 @@ export const bcoLoss = (
   return { loss, gradients, metrics: ratedMetrics(rows, sums, beta, counts) }
 }
 
+const RunningMeanSchema = Schema.Struct({ mean: Schema.Finite, count: Schema.Finite })
+
 /**
- * Binary classifier optimisation: rewards against the mean of all rewards so far. The mean lives in memory, so a run cannot be resumed: SLOTH_RL_BCO_RESUME.
+ * Binary classifier optimisation: rewards against the mean of all rewards so far, which checkpoints keep.
  * Source: Jung et al. 2024; TRL 1.13, `BCOTrainer` without its density ratio.
  */
 export const bco = rowObjective<RatedExample, RatedUnit>()({
@@ -71,30 +72,30 @@ export const bco = rowObjective<RatedExample, RatedUnit>()({
   open: openRatings,
   prepare: (rows) => ratedUnits(rows),
   loss: (settings): LogprobLoss<RatedUnit> => {
+    const { beta } = settings as typeof BcoSettingsSchema.Type
     let running: RunningMean = { mean: 0, count: 0 }
-    let next = 1
+    // The step whose rewards are in the mean: its other micro-batches must not add them again.
+    let counted = 0
     return {
       kind: "logprobs",
       reference: true,
       size: ratedSize,
+      gather: (batch) => ratedLogprobs(batch, false).map((row) => [beta * ratedSums(row).ratio]),
+      state: {
+        save: () => running,
+        restore: (saved) => {
+          running = decodeConfig(RunningMeanSchema, saved, { name: "BCO's mean reward" })
+        },
+      },
       compute: (batch) => {
-        requireWholeStep(batch, ratedSize, "BCO")
-        const rows = ratedLogprobs(batch, false)
-        const { beta } = settings as typeof BcoSettingsSchema.Type
-        if (batch.step > 0) {
-          if (batch.step !== next)
-            throw new SlothError("SLOTH_RL_BCO_RESUME", {
-              what: `BCO is at step ${batch.step} without the mean reward of the steps before.`,
-              why: "The mean is not part of a checkpoint.",
-              next: "Start a new run; its adapter setting may name the adapter of the old one.",
-              fields: { step: batch.step },
-            })
-          next++
+        if (batch.step > counted) {
+          counted = batch.step
           running = updateRunningMean(
             running,
-            rows.map((row) => beta * ratedSums(row).ratio),
+            batch.gathered!.map(([reward]) => reward!),
           )
         }
+        const rows = ratedLogprobs(batch, false)
         const counts = ratedCounts(batch.normaliser)
         const { loss, gradients, metrics } = bcoLoss(rows, { beta }, counts, running.mean)
         const dlogp = new Float64Array(batch.logprobs.length)

@@ -54,25 +54,42 @@ const weightedSum = (values: Float64Array, shared: number, tail: number): number
 const referenceSum = ({ reference }: CompletionLogprobs, shared: number, tail: number): number =>
   typeof reference === "number" ? reference : weightedSum(reference ?? new Float64Array(), shared, tail)
 
+/** Summed log-probs of a pair, nats: of the policy for chosen and rejected, of the reference for both. */
+export type PairSums = readonly [number, number, number, number]
+
+/** Sums of a pair in which the tokens beyond the shorter length count `ldAlpha` times. */
+export const pairSums = ({ chosen, rejected }: PairLogprobs, ldAlpha: number): PairSums => {
+  const shared = Math.min(chosen.policy.length, rejected.policy.length)
+  return [
+    weightedSum(chosen.policy, shared, ldAlpha),
+    weightedSum(rejected.policy, shared, ldAlpha),
+    referenceSum(chosen, shared, ldAlpha),
+    referenceSum(rejected, shared, ldAlpha),
+  ]
+}
+
 /** exp of the mean over tokens of log p minus the log of what p is on average where the policy itself draws. Source: Zhou et al. 2024, WPO. */
 const likelihoodWeight = ({ policy, collision }: CompletionLogprobs): number =>
   policy.length === 0 ? 1 : Math.exp(mean(policy.map((lp, t) => lp - collision![t]!)))
 
 /**
  * The losses of the DPO family over pairs, as a part of a step that has `counts.rows` pairs and `counts.tokens` chosen tokens: the mean over pairs of the weighted
- * sum of the losses. `aot` and `aot_unpaired` sort the pairs given, so these must be all of the step.
+ * sum of the losses. `aot` and `aot_unpaired` compare pairs by the order of their sums among all of the step, which `whole` holds with the place of each pair given;
+ * without it the pairs given are the whole step.
  * Source: Rafailov et al. 2023; every loss as TRL 1.13.
  */
-export const dpoLoss = (pairs: readonly PairLogprobs[], settings: DpoMathSettings, counts: StepCounts): PairResult => {
+export const dpoLoss = (
+  pairs: readonly PairLogprobs[],
+  settings: DpoMathSettings,
+  counts: StepCounts,
+  whole?: { readonly sums: readonly PairSums[]; readonly indices: readonly number[] },
+): PairResult => {
   const { ldAlpha, divergence, divergenceAlpha, beta } = settings
   const n = pairs.length
   const shared = pairs.map((p) => Math.min(p.chosen.policy.length, p.rejected.policy.length))
-  const sums = (side: "chosen" | "rejected", of: "policy" | "reference"): Float64Array =>
-    Float64Array.from(pairs, (p, i) =>
-      of === "policy" ? weightedSum(p[side].policy, shared[i]!, ldAlpha) : referenceSum(p[side], shared[i]!, ldAlpha),
-    )
-  const policy = { chosen: sums("chosen", "policy"), rejected: sums("rejected", "policy") }
-  const reference = { chosen: sums("chosen", "reference"), rejected: sums("rejected", "reference") }
+  const sums = pairs.map((pair) => pairSums(pair, ldAlpha))
+  const policy = { chosen: sums.map((s) => s[0]), rejected: sums.map((s) => s[1]) }
+  const reference = { chosen: sums.map((s) => s[2]), rejected: sums.map((s) => s[3]) }
   const terms = pairs.map((pair, i): PairTerms => {
     const chosen = policy.chosen[i]! - reference.chosen[i]!
     const rejected = policy.rejected[i]! - reference.rejected[i]!
@@ -100,9 +117,19 @@ export const dpoLoss = (pairs: readonly PairLogprobs[], settings: DpoMathSetting
     const weight = settings.weights[k]!
     if (name === "sft") supervised += weight
     else if (name === "aot" || name === "aot_unpaired") {
-      const aligned = alignmentLoss(name, policy, reference, settings)
-      for (let i = 0; i < n; i++)
-        add(i, weight, { value: aligned.values[i]!, dChosen: aligned.dChosen[i]!, dRejected: aligned.dRejected[i]! })
+      const all = whole?.sums ?? sums
+      const side = (k: 0 | 1 | 2 | 3): Float64Array => Float64Array.from(all, (s) => s[k])
+      const aligned = alignmentLoss(
+        name,
+        { chosen: side(0), rejected: side(1) },
+        { chosen: side(2), rejected: side(3) },
+        settings,
+      )
+      for (let i = 0; i < n; i++) {
+        // The value of a rank stands at the pair of that number: over the whole step the values are the same ones.
+        const at = whole?.indices[i] ?? i
+        add(i, weight, { value: aligned.values[at]!, dChosen: aligned.dChosen[at]!, dRejected: aligned.dRejected[at]! })
+      }
     } else for (const [i, pair] of terms.entries()) add(i, weight * likelihood[i]!, PAIR_LOSSES[name](pair, settings))
   }
   // One weight of the step for all: with WPO TRL weighs the token mean by the mean of the pairs' weights.

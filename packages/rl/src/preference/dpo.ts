@@ -1,15 +1,15 @@
 import * as Schema from "effect/Schema"
 import { field, withDefault } from "@sloth/core"
-import type { LogprobLoss } from "@sloth/train"
+import type { LogprobBatch, LogprobLoss } from "@sloth/train"
 import type { PreferenceExample } from "../data/examples.ts"
 import { openPreferences, rowObjective } from "../data/open.ts"
-import { packCounts, requireWholeStep, unpackCounts } from "../internal/counts.ts"
+import { packCounts, unpackCounts } from "../internal/counts.ts"
 import { missingReference } from "../internal/reference.ts"
 import { settingsError } from "../internal/settings.ts"
 import { completionLogprobs, completionsUnit, putGradient, type CompletionsUnit } from "./completions-unit.ts"
 import { DIVERGENCES } from "./divergence.ts"
 import { DIVERGENCE_LOSSES, DPO_LOSSES, SORTING_LOSSES } from "./dpo-losses.ts"
-import { dpoLoss, type DpoMathSettings } from "./dpo-math.ts"
+import { dpoLoss, pairSums, type DpoMathSettings, type PairLogprobs, type PairSums } from "./dpo-math.ts"
 
 /** Settings of DPO. */
 export const DpoSettingsSchema = Schema.Struct({
@@ -121,22 +121,33 @@ export const dpo = rowObjective<PreferenceExample, PairUnit>()({
     const { reference } = given as DpoSettings
     const settings = dpoMathSettings(given as DpoSettings)
     const sorts = settings.losses.some((name) => SORTING_LOSSES.includes(name))
+    const pairsOf = (batch: LogprobBatch<PairUnit>): PairLogprobs[] => {
+      const [chosen, rejected] = [completionLogprobs(batch, 0), completionLogprobs(batch, 1)]
+      return batch.units.map(({ referenceSums }, u) =>
+        reference === "base"
+          ? { chosen: chosen[u]!, rejected: rejected[u]! }
+          : {
+              chosen: { ...chosen[u]!, reference: referenceSums!.chosen },
+              rejected: { ...rejected[u]!, reference: referenceSums!.rejected },
+            },
+      )
+    }
     return {
       kind: "logprobs",
       reference: reference === "base",
       size: sizeOf,
+      ...(sorts
+        ? {
+            gather: (batch: LogprobBatch<PairUnit>) => pairsOf(batch).map((pair) => pairSums(pair, settings.ldAlpha)),
+          }
+        : {}),
       compute: (batch) => {
-        if (sorts) requireWholeStep(batch, sizeOf, `DPO with ${settings.losses.join(", ")}`)
-        const [chosen, rejected] = [completionLogprobs(batch, 0), completionLogprobs(batch, 1)]
-        const pairs = batch.units.map(({ referenceSums }, u) =>
-          reference === "base"
-            ? { chosen: chosen[u]!, rejected: rejected[u]! }
-            : {
-                chosen: { ...chosen[u]!, reference: referenceSums!.chosen },
-                rejected: { ...rejected[u]!, reference: referenceSums!.rejected },
-              },
+        const { loss, gradients, metrics } = dpoLoss(
+          pairsOf(batch),
+          settings,
+          unpackCounts(batch.normaliser),
+          sorts ? { sums: batch.gathered as readonly PairSums[], indices: batch.indices } : undefined,
         )
-        const { loss, gradients, metrics } = dpoLoss(pairs, settings, unpackCounts(batch.normaliser))
         const dlogp = new Float64Array(batch.logprobs.length)
         for (const [u, { completions }] of batch.units.entries()) {
           putGradient(dlogp, batch.starts[u]!, completions[0]!, gradients[u]!.chosen)

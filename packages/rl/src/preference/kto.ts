@@ -1,10 +1,9 @@
 import * as Schema from "effect/Schema"
 import { field, SlothError, withDefault } from "@sloth/core"
-import type { LogprobLoss } from "@sloth/train"
+import type { LogprobBatch, LogprobLoss } from "@sloth/train"
 import type { RatedExample } from "../data/examples.ts"
 import { openRatings, rowObjective } from "../data/open.ts"
-import { requireWholeStep } from "../internal/counts.ts"
-import { sigmoid } from "../internal/math.ts"
+import { mean, sigmoid, sum } from "../internal/math.ts"
 import { missingReference } from "../internal/reference.ts"
 import { settingsError } from "../internal/settings.ts"
 import { completionLogprobs, putGradient } from "./completions-unit.ts"
@@ -59,13 +58,8 @@ export const KtoSettingsSchema = Schema.Struct({
 /** Decoded {@link KtoSettingsSchema}. */
 export type KtoSettings = typeof KtoSettingsSchema.Type
 
-/** Estimate of KL(policy, reference) from completions of other prompts: the mean difference of their summed log-probs, at least 0. */
-export const klEstimate = (
-  pairs: readonly { readonly policy: Float64Array; readonly reference: Float64Array }[],
-): number => {
-  const total = pairs.reduce((n, pair) => n + ratedSums({ ...pair, desirable: true }).ratio, 0)
-  return pairs.length === 0 ? 0 : Math.max(0, total / pairs.length)
-}
+/** Estimate of KL(policy, reference) from completions of other prompts: the mean of their log-ratios, sums over tokens in nats, at least 0. */
+export const klEstimate = (ratios: readonly number[]): number => (ratios.length === 0 ? 0 : Math.max(0, mean(ratios)))
 
 /**
  * KTO or APO-zero over rated completions, as a part of a step with `counts.rows` rows. `kl` is the estimate of the whole step; it has no gradient.
@@ -120,20 +114,20 @@ export const kto = rowObjective<RatedExample, RatedUnit>()({
       kind: "logprobs",
       reference: !fromRow,
       size: ratedSize,
+      ...(settings.loss === "kto"
+        ? {
+            gather: (batch: LogprobBatch<RatedUnit>) =>
+              completionLogprobs(batch, 1).map(({ policy, reference }) => [sum(policy) - sum(reference!)]),
+          }
+        : {}),
       compute: (batch) => {
-        let kl = 0
-        if (settings.loss === "kto") {
-          requireWholeStep(batch, ratedSize, "KTO")
-          kl = klEstimate(
-            completionLogprobs(batch, 1).map(({ policy, reference }) => ({ policy, reference: reference! })),
-          )
-        }
+        const kl = settings.loss === "kto" ? klEstimate(batch.gathered!.map(([ratio]) => ratio!)) : 0
         const counts = ratedCounts(batch.normaliser)
         const { loss, gradients, metrics } = ktoLoss(ratedLogprobs(batch, fromRow), settings, counts, kl)
         const dlogp = new Float64Array(batch.logprobs.length)
         for (const [u, { completions }] of batch.units.entries())
           putGradient(dlogp, batch.starts[u]!, completions[0]!, gradients[u]!)
-        // Parts add up: an evaluation has several batches with an estimate each.
+        // Parts add up.
         const share = batch.units.length / counts.rows
         return { loss, dlogp, metrics: settings.loss === "kto" ? { ...metrics, kl: kl * share } : metrics }
       },

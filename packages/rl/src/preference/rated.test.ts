@@ -12,12 +12,7 @@ const toy: RatedLogprobs[] = [0, 1, 2, 3].map((b) => ({
 }))
 const counts = { rows: 4, desirable: 2 }
 const kto = { loss: "kto", beta: 0.1, desirableWeight: 1, undesirableWeight: 1 } as const
-const kl = klEstimate(
-  [-3, -2, -4, -1].map((policy, i) => ({
-    policy: Float64Array.of(policy),
-    reference: Float64Array.of([-3.5, -2.2, -4.1, -1.6][i]!),
-  })),
-)
+const kl = klEstimate([-3, -2, -4, -1].map((policy, i) => policy - [-3.5, -2.2, -4.1, -1.6][i]!))
 
 describe("KTO", () => {
   test("against TRL", () => {
@@ -28,7 +23,7 @@ describe("KTO", () => {
     )
   })
   test("the estimate is never below 0", () => {
-    expect(klEstimate([{ policy: Float64Array.of(-3), reference: Float64Array.of(-1) }])).toBe(0)
+    expect(klEstimate([-2])).toBe(0)
   })
   test("weights, metrics and a sum in place of the reference's tokens", () => {
     const { loss, metrics } = ktoLoss(toy, { ...kto, desirableWeight: 2, undesirableWeight: 0 }, counts, kl)
