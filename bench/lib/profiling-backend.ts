@@ -1,4 +1,5 @@
 import type { Backend, RequiredKernels } from "@sloth/core"
+import { callRecorder } from "@sloth/tensor"
 import { kernelCost } from "./kernel-cost.ts"
 
 /** What calls with one label took together. */
@@ -42,6 +43,8 @@ export const profilingBackend = (inner: Backend): ProfilingBackend => {
     entries.set(label, entry)
     last = now
   }
+  // A program of the backend itself could not be looked into: its calls are made one by one.
+  const recorder = callRecorder(inner.memory)
   const wrapped = new Map<string, (...args: number[]) => void>()
   const kernels = new Proxy({} as RequiredKernels, {
     get: (_, name: string) => {
@@ -63,8 +66,9 @@ export const profilingBackend = (inner: Backend): ProfilingBackend => {
           (error: unknown) => void (failure ??= error),
         )
       }
-      wrapped.set(name, wrapper)
-      return wrapper
+      const recorded = recorder.wrap(wrapper)
+      wrapped.set(name, recorded)
+      return recorded
     },
   })
   return {
@@ -72,18 +76,22 @@ export const profilingBackend = (inner: Backend): ProfilingBackend => {
     device: inner.device,
     kernels,
     memory: {
-      ...inner.memory,
+      ...recorder.memory,
       write: (handle, data, offset) => {
         if (data instanceof Int32Array && data.length % 3 === 0 && data.length <= 1 << 16)
           tables.set(handle, data.slice())
-        inner.memory.write(handle, data, offset)
+        recorder.memory.write(handle, data, offset)
       },
       free: (handle) => {
         tables.delete(handle)
-        inner.memory.free(handle)
+        recorder.memory.free(handle)
       },
     },
-    synchronize: () => inner.synchronize(),
+    synchronize: () => {
+      recorder.check("synchronize")
+      return inner.synchronize()
+    },
+    capture: recorder.capture,
     start: () => {
       entries.clear()
       measuring = true

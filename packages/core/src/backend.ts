@@ -431,6 +431,14 @@ export interface BackendOptions {
   readonly precision?: Precision
 }
 
+/** Kernel calls that {@link Backend.capture} recorded, to be enqueued again as a whole. */
+export interface Program extends Disposable {
+  /** Kernel calls it holds. */
+  readonly calls: number
+  /** Enqueues all calls in their order, with the buffers they were recorded with. Errors: SLOTH_PROGRAM_DISPOSED. */
+  run(): void
+}
+
 /** A device: memory and kernels. */
 export interface Backend extends Disposable {
   /** "cpu", "cuda:0", "webgpu", "reference". */
@@ -440,4 +448,11 @@ export interface Backend extends Disposable {
   readonly kernels: RequiredKernels
   /** Resolves when all work enqueued so far is done; rejects with the first error of the queue. */
   synchronize(): Promise<void>
+  /**
+   * Records the kernel calls that `body` makes instead of enqueueing them: work of the same shape that comes again and again (a token, a step) is then enqueued with
+   * one call. Buffers that `body` allocates and frees belong to the program and are overwritten by each run; those that it leaves alive hold the last run's results.
+   * Buffers from outside must outlive the last run. What changes between runs is written into such buffers before the run.
+   * Errors: SLOTH_BACKEND_CAPTURE when `body` writes, reads, synchronizes or captures.
+   */
+  capture(body: () => void): Program
 }

@@ -1,4 +1,4 @@
-import { attention, handleOf, SequenceLayout, type Engine, type ForwardContext } from "@sloth/tensor"
+import { attention, handleOf, SequenceLayout, type Engine, type ForwardContext, type Tensor } from "@sloth/tensor"
 import type { CachedSequence, PagedCache } from "./paged-cache.ts"
 
 /** New tokens of one text in a pass. */
@@ -8,15 +8,36 @@ export interface CachedRows {
   readonly rows: number
 }
 
-/** The context of a pass that reads and extends cached texts: prefill, decoding and both mixed. The lengths of the texts are advanced by the caller after the pass. */
-export const cachedContext = (
-  engine: Engine,
+/** What the kernels of a pass read about its rows. */
+export interface CachedTables {
+  readonly rows: number
+  readonly maxBlocks: number
+  /** Largest position plus one. */
+  readonly maxLength: number
+  /** Where each row's keys and values go. */
+  readonly slots: Int32Array
+  readonly positions: Int32Array
+  /** Which part each row belongs to. */
+  readonly sequences: Int32Array
+  /** Block numbers, [parts, maxBlocks]. */
+  readonly table: Int32Array
+}
+
+/** {@link CachedTables} as tensors. */
+export interface CachedTensors {
+  readonly slots: Tensor
+  readonly positions: Tensor
+  readonly sequences: Tensor
+  readonly table: Tensor
+}
+
+/** The tables of a pass; `maxBlocks` may leave room for longer texts. */
+export const cachedTables = (
   cache: PagedCache,
   parts: readonly CachedRows[],
-  adapters = true,
-): ForwardContext => {
+  maxBlocks = Math.max(...parts.map((p) => p.sequence.blocks.length)),
+): CachedTables => {
   const rows = parts.reduce((n, p) => n + p.rows, 0)
-  const maxBlocks = Math.max(...parts.map((p) => p.sequence.blocks.length))
   const slots = new Int32Array(rows)
   const positions = new Int32Array(rows)
   const sequences = new Int32Array(rows)
@@ -34,20 +55,44 @@ export const cachedContext = (
       maxLength = Math.max(maxLength, position + 1)
     }
   }
-  const [slotsT, positionsT, sequencesT, tableT] = [
-    engine.from(slots),
-    engine.from(positions),
-    engine.from(sequences),
-    engine.from(table),
-  ]
+  return { rows, maxBlocks, maxLength, slots, positions, sequences, table }
+}
+
+/** The context of a pass that reads and extends cached texts: prefill, decoding and both mixed. The lengths of the texts are advanced by the caller after the pass. */
+export const cachedContext = (
+  engine: Engine,
+  cache: PagedCache,
+  parts: readonly CachedRows[],
+  adapters = true,
+): ForwardContext => {
+  const tables = cachedTables(cache, parts)
+  const tensors = {
+    slots: engine.from(tables.slots),
+    positions: engine.from(tables.positions),
+    sequences: engine.from(tables.sequences),
+    table: engine.from(tables.table),
+  }
   // Texts that begin in this pass see only rows of this pass: the tiled kernel serves them, which a long prompt feels.
   // A rounded cache is always read back, so that a text's results do not depend on where its passes were cut.
   const fresh = cache.format.code === 0 && parts.every((p) => p.sequence.length === 0)
   const layout = fresh ? SequenceLayout.fromLengths(parts.map((p) => p.rows)) : undefined
   const segments = layout === undefined ? undefined : engine.from(layout.table, [parts.length, 3])
+  return tensorContext(engine, cache, tables, tensors, adapters, segments)
+}
+
+/** The context of a pass whose tables lie in tensors; with `segments` its rows see only each other. */
+export const tensorContext = (
+  engine: Engine,
+  cache: PagedCache,
+  { rows, maxBlocks, maxLength }: Pick<CachedTables, "rows" | "maxBlocks" | "maxLength">,
+  tensors: CachedTensors,
+  adapters: boolean,
+  segments?: Tensor,
+): ForwardContext => {
+  const { slots, positions, sequences, table } = tensors
   return {
     engine,
-    positions: positionsT,
+    positions,
     maxLength,
     attend: (layer, q, k, v, shape, sinks) => {
       const { keys, values } = cache.layer(layer)
@@ -61,7 +106,7 @@ export const cachedContext = (
         width,
         v.handle,
         width,
-        slotsT.handle,
+        slots.handle,
         rows,
         width,
       )
@@ -74,11 +119,11 @@ export const cachedContext = (
         keys.handle,
         values.handle,
         cache.format.code,
-        tableT.handle,
+        table.handle,
         maxBlocks,
         cache.blockSize,
-        sequencesT.handle,
-        positionsT.handle,
+        sequences.handle,
+        positions.handle,
         rows,
         shape.heads,
         shape.kvHeads,

@@ -1,7 +1,8 @@
 import { SlothError } from "@sloth/core"
 import type { CausalLM, StreamDecoder, Tokenizer } from "@sloth/model"
-import { gatherRows, weightFormat, type Tensor } from "@sloth/tensor"
+import { gatherRows, type Tensor } from "@sloth/tensor"
 import { cachedContext, type CachedRows } from "./cached-context.ts"
+import { headLogits, PassPrograms } from "./internal/pass-programs.ts"
 import { PagedCache, type CachedSequence, type KvCacheFormat } from "./paged-cache.ts"
 import { samplingOptions, samplingRow, StopFinder, type SamplingOptions } from "./sampling.ts"
 
@@ -134,6 +135,7 @@ export class Generator implements Disposable {
     // Texts with an equal prompt: the first one reads it, the others fork its blocks.
     const leaders = new Map<string, Active>()
     const followers = new Map<Active, typeof waiting>()
+    const programs = new PassPrograms(this.model, this.cache, this.adapters)
     try {
       while (waiting.length > 0 || active.length > 0) {
         if (control.signal?.aborted === true) {
@@ -164,7 +166,7 @@ export class Generator implements Disposable {
           }
         const growing = active.filter((a) => a.finish === undefined)
         if (growing.length > 0) {
-          const sampled = await this.#pass(growing)
+          const sampled = await this.#pass(growing, programs)
           for (const { text: a, id, logprob } of sampled) yield this.#accept(a, id, logprob, started)
         }
         for (const [leader, rest] of followers)
@@ -183,6 +185,7 @@ export class Generator implements Disposable {
         active = active.filter((a) => a.finish === undefined)
       }
     } finally {
+      programs[Symbol.dispose]()
       for (const a of active) this.cache.release(a.sequence)
     }
   }
@@ -238,7 +241,10 @@ export class Generator implements Disposable {
   }
 
   /** Runs the model once over the next rows of the texts and samples one token for each that has read its prompt. */
-  async #pass(growing: readonly Active[]): Promise<{ text: Active; id: number; logprob: number }[]> {
+  async #pass(
+    growing: readonly Active[],
+    programs: PassPrograms,
+  ): Promise<{ text: Active; id: number; logprob: number }[]> {
     const { engine } = this.model
     const parts: CachedRows[] = []
     const ids: number[] = []
@@ -264,11 +270,13 @@ export class Generator implements Disposable {
     }
     const picked = engine.noGrad(() =>
       engine.scope(() => {
+        const known = last.length === ids.length ? programs.logits(parts, ids) : undefined
+        if (known !== undefined) return this.#sample(known, sampling)
         const ctx = cachedContext(engine, this.cache, parts, this.adapters)
         const hidden = this.model.hidden(ctx, engine.from(Int32Array.from(ids))) // [rows, hidden]
         if (sampling.length === 0) return undefined
         const rows = last.length === ids.length ? hidden : gatherRows(hidden, engine.from(Int32Array.from(last)))
-        return this.#sample(rows, sampling)
+        return this.#sample(headLogits(this.model, rows), sampling)
       }),
     )
     for (const p of parts) p.sequence.length += p.rows
@@ -283,23 +291,10 @@ export class Generator implements Disposable {
     return sampling.map((text, i) => ({ text, id: chosen[i]!, logprob: logprobs[i]! }))
   }
 
-  #sample(hidden: Tensor, texts: readonly Active[]): { ids: Tensor; logp: Tensor } {
-    const { engine, head } = this.model
+  #sample(logits: Tensor, texts: readonly Active[]): { ids: Tensor; logp: Tensor } {
+    const { engine } = this.model
     const { kernels } = engine.backend
-    const rows = texts.length
-    const [vocab, width] = head.weight.shape as [number, number]
-    const logits = engine.empty([rows, vocab])
-    kernels.logits(
-      logits.handle,
-      hidden.handle,
-      head.weight.tensor.handle,
-      weightFormat(head.weight.tensor.dtype).code,
-      rows,
-      vocab,
-      width,
-      head.softcap,
-      head.logitScale,
-    )
+    const [rows, vocab] = logits.shape as [number, number]
     const params = engine.from(Float32Array.from(texts.flatMap((a) => samplingRow(a.options))), [rows, 8])
     const rng = engine.from(
       Int32Array.from(

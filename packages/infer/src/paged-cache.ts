@@ -29,6 +29,7 @@ export class PagedCache implements Disposable {
   #keys: Tensor[] = []
   #values: Tensor[] = []
   #blocks = 0
+  #version = 0
   #free: number[] = []
   /** How many sequences use each block. */
   #users: number[] = []
@@ -63,6 +64,11 @@ export class PagedCache implements Disposable {
   /** Bytes of keys and values a token takes. */
   get bytesPerToken(): number {
     return this.#widths.reduce((a, w) => a + 2 * bytesFor(this.format, w), 0)
+  }
+
+  /** Changes when the cache moves to other memory. */
+  get version(): number {
+    return this.#version
   }
 
   /** Tokens that could still be written. */
@@ -114,6 +120,7 @@ export class PagedCache implements Disposable {
     }
     this.#keys = this.#widths.map((w, i) => larger(this.#keys[i], w))
     this.#values = this.#widths.map((w, i) => larger(this.#values[i], w))
+    this.#version++
     for (let b = size - 1; b >= this.#blocks; b--) this.#free.push(b)
     this.#blocks = size
   }

@@ -5,6 +5,7 @@
 
 #include <new>
 
+#include "binding_capture.h"
 #include "binding_kernels.h"
 #include "binding_memory.h"
 #include "binding_state.h"
@@ -19,6 +20,7 @@ void drop_pending(void*, Command* c) {
   // Staged data of writes and mappings to be released belong to the command.
   if (c->run == run_write) ::free(reinterpret_cast<void*>(c->args[1]));
   else if (c->run == run_release && c->args[2]) munmap(reinterpret_cast<void*>(c->args[0]), c->args[1]);
+  else if (c->run == run_drop_program) delete reinterpret_cast<Program*>(c->args[0]);
 }
 
 void on_environment_end(void* data) {
@@ -49,6 +51,10 @@ napi_value close_backend(napi_env env, napi_callback_info info) {
     r = next;
   }
   queue_destroy(queue);
+  for (const auto& program : b->programs) delete program.second;
+  b->programs.clear();
+  delete b->capturing;
+  b->capturing = nullptr;
   delete b->memory;
   b->memory = nullptr;
   if (b->pendingCount > 0) napi_unref_threadsafe_function(env, b->completed);
@@ -130,6 +136,11 @@ napi_value create(napi_env env, napi_callback_info info) {
   set_function(env, memory, "setBudget", memory_set_budget, b);
   set_function(env, result, "synchronize", synchronize, b);
   set_function(env, result, "close", close_backend, b);
+  set_function(env, result, "beginCapture", begin_capture, b);
+  set_function(env, result, "endCapture", end_capture, b);
+  set_function(env, result, "runProgram", run_program, b);
+  set_function(env, result, "dropProgram", drop_program_number, b);
+  set_function(env, result, "programCalls", program_calls, b);
   napi_set_named_property(env, result, "kernels", kernels);
   napi_set_named_property(env, result, "memory", memory);
   napi_set_named_property(env, result, "threads", make_number(env, pool_threads(b->queue->pool)));

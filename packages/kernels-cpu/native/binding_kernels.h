@@ -86,7 +86,14 @@ napi_value call_kernel(napi_env env, napi_callback_info callback) {
     throw_argument(b, info, check.failed, check.message);
     return nullptr;
   }
-  Command* command = b->queue->slot();
+  if (b->capturing != nullptr) {
+    for (int i = 0; i < info.jsArgs; i++) {
+      double d;
+      const Kind kind = info.types[i].kind;
+      if ((kind == Kind::Input || kind == Kind::Output) && check.args[i].ptr != nullptr && napi_get_value_double(env, values[i], &d) == napi_ok) b->memory->pin(d);
+    }
+  }
+  Command* command = next_command(b);
   command->run = info.run;
   command->kernel = closure.kernel;
   command->name = info.name;
@@ -96,7 +103,7 @@ napi_value call_kernel(napi_env env, napi_callback_info callback) {
     else if (kind == Kind::Integer) command->args[i] = static_cast<uint64_t>(check.args[i].integer);
     else command->args[i] = reinterpret_cast<uint64_t>(check.args[i].ptr);
   }
-  queue_push(b->queue);
+  enqueue(b);
   return nullptr;
 }
 

@@ -21,6 +21,15 @@ void run_write(Queue*, Command* c) {
 // Up to 184 bytes travel inside the command.
 void run_write_inline(Queue*, Command* c) { memcpy(reinterpret_cast<char*>(c->args[0]), &c->args[2], c->args[1]); }
 
+void run_program_commands(Queue* q, Command* c) {
+  for (Command& command : reinterpret_cast<Program*>(c->args[0])->commands) {
+    if (q->stop.load(std::memory_order_relaxed)) return;
+    queue_run(q, &command);
+  }
+}
+
+void run_drop_program(Queue*, Command* c) { delete reinterpret_cast<Program*>(c->args[0]); }
+
 void run_poison(Queue*, Command* c) { memset(reinterpret_cast<char*>(c->args[0]), 0xff, c->args[1]); }
 
 void run_release(Queue*, Command* c) {
@@ -54,6 +63,16 @@ void push(Backend* b, CommandRun run, const char* name, uint64_t a0 = 0, uint64_
   c->args[1] = a1;
   c->args[2] = a2;
   queue_push(b->queue);
+}
+
+// Fills freed memory with NaN when its turn comes; while recording, each time the recorded calls come to that point.
+void poison(Backend* b, const Release& freed) {
+  Command* c = next_command(b);
+  c->run = run_poison;
+  c->name = "poison";
+  c->args[0] = reinterpret_cast<uint64_t>(freed.base);
+  c->args[1] = freed.bytes;
+  enqueue(b);
 }
 
 void unlink(Backend* b, Request* r) {
@@ -218,7 +237,7 @@ napi_value memory_free(napi_env env, napi_callback_info info) {
   const double handle = call.number(0);
   const MemoryStatus status = call.b->memory->free(handle, &freed, &release);
   if (status != MemoryStatus::Ok) return throw_status(call.b, status, "free", handle, 0);
-  if (call.b->poison && freed.bytes > 0) push(call.b, run_poison, "poison", reinterpret_cast<uint64_t>(freed.base), freed.bytes);
+  if (call.b->poison && freed.bytes > 0) poison(call.b, freed);
   if (release.base != nullptr) push(call.b, run_release, "release", reinterpret_cast<uint64_t>(release.base), release.bytes, release.unmap);
   return nullptr;
 }
@@ -237,6 +256,7 @@ napi_value memory_write(napi_env env, napi_callback_info info) {
   Call call(env, info);
   Backend* b = call.b;
   if (closed(b)) return nullptr;
+  if (refuse_capture(b, "write")) return nullptr;
   const double handle = call.number(0);
   const int64_t offset = call.count(2, "write", "byteOffset", 0);
   if (offset < 0) return nullptr;
@@ -281,6 +301,7 @@ napi_value memory_read(napi_env env, napi_callback_info info) {
   Call call(env, info);
   Backend* b = call.b;
   if (closed(b)) return nullptr;
+  if (refuse_capture(b, "read")) return nullptr;
   const double handle = call.number(0);
   const Buffer* buffer = b->memory->find(handle);
   if (buffer == nullptr) return throw_status(b, MemoryStatus::Freed, "read", handle, 0);
@@ -365,7 +386,7 @@ napi_value memory_set_budget(napi_env env, napi_callback_info info) {
 
 napi_value synchronize(napi_env env, napi_callback_info info) {
   Call call(env, info);
-  if (closed(call.b)) return nullptr;
+  if (closed(call.b) || refuse_capture(call.b, "synchronize")) return nullptr;
   return request(call.b, nullptr, -1);
 }
 

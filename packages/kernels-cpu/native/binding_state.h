@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include <map>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -137,6 +138,12 @@ struct Request {
   Request* next;
 };
 
+// Recorded calls. The queue deletes them, so that runs enqueued before still find them.
+struct Program {
+  std::vector<Command> commands;
+  Capture* memory = nullptr;
+};
+
 struct KernelClosure {
   Backend* backend;
   const KernelInfo* info;
@@ -154,6 +161,9 @@ struct Backend {
   Request* pending = nullptr;
   int64_t pendingCount = 0;
   bool poison = false;
+  Program* capturing = nullptr;
+  std::map<int64_t, Program*> programs;
+  int64_t lastProgram = 0;
   KernelClosure closures[KERNEL_COUNT];
 };
 
@@ -199,6 +209,23 @@ void throw_error(Backend* b, const char* code, const std::string& message, const
 bool closed(Backend* b) {
   if (b->queue != nullptr) return false;
   throw_error(b, "SLOTH_BACKEND_CLOSED", "The CPU backend was used after it was closed.", {});
+  return true;
+}
+
+// Where the next command goes: the recording, or the queue, which `enqueue` then wakes.
+Command* next_command(Backend* b) {
+  if (b->capturing == nullptr) return b->queue->slot();
+  b->capturing->commands.emplace_back();
+  return &b->capturing->commands.back();
+}
+void enqueue(Backend* b) {
+  if (b->capturing == nullptr) queue_push(b->queue);
+}
+
+// True after throwing, for what cannot be recorded.
+bool refuse_capture(Backend* b, const char* what) {
+  if (b->capturing == nullptr) return false;
+  throw_error(b, "SLOTH_BACKEND_CAPTURE", std::string(what) + " cannot be recorded: only kernel calls can.", {field("operation", what)});
   return true;
 }
 

@@ -163,6 +163,10 @@ Memory::~Memory() {
   for (const Slot& slot : slots_) {
     if (slot.live) storages.insert(slot.storage);
   }
+  for (Capture* c : captures_) {
+    storages.insert(c->pinned.begin(), c->pinned.end());
+    delete c;
+  }
   for (Storage* s : storages) delete s;
   for (FileMapping* m : mappings_) {
     munmap(m->base, m->bytes);
@@ -194,7 +198,15 @@ MemoryStatus Memory::take_slot(Storage* storage, char* ptr, int64_t bytes, doubl
 
 MemoryStatus Memory::alloc(int64_t bytes, double* handle) {
   if (budget > 0 && liveBytes + bytes > budget) return MemoryStatus::Budget;
-  char* base = arena_.alloc(static_cast<size_t>(bytes));
+  char* base = nullptr;
+  if (capturing_ != nullptr) {
+    const auto spare = capturing_->blocks.find(Arena::rounded(static_cast<size_t>(bytes)));
+    if (spare != capturing_->blocks.end()) {
+      base = spare->second;
+      capturing_->blocks.erase(spare);
+    }
+  }
+  if (base == nullptr) base = arena_.alloc(static_cast<size_t>(bytes));
   if (base == nullptr) return MemoryStatus::Exhausted;
   Storage* storage = new Storage{base, static_cast<size_t>(bytes), 0, nullptr};
   const MemoryStatus status = take_slot(storage, base, bytes, handle);
@@ -203,6 +215,7 @@ MemoryStatus Memory::alloc(int64_t bytes, double* handle) {
     delete storage;
     return status;
   }
+  if (capturing_ != nullptr) capturing_->own.insert(storage);
   liveBytes += bytes;
   peakBytes = std::max(peakBytes, liveBytes);
   return status;
@@ -228,7 +241,14 @@ MemoryStatus Memory::free(double handle, Release* freed, Release* release) {
   liveBuffers--;
   // A slot whose generations are used up (handles are exact integers below 2^53) is never used again.
   if (slot.generation < 0x1fffffff) freeSlots_.push_back(index);
-  if (--storage->refs > 0) return MemoryStatus::Ok;
+  unref(storage, freed, release);
+  return MemoryStatus::Ok;
+}
+
+void Memory::unref(Storage* storage, Release* freed, Release* release) {
+  *freed = Release{nullptr, 0, false};
+  *release = Release{nullptr, 0, false};
+  if (--storage->refs > 0) return;
   if (storage->mapping != nullptr) {
     FileMapping* mapping = storage->mapping;
     if (--mapping->refs == 0) {
@@ -240,10 +260,49 @@ MemoryStatus Memory::free(double handle, Release* freed, Release* release) {
   } else {
     liveBytes -= static_cast<int64_t>(storage->bytes);
     *freed = Release{storage->base, storage->bytes, false};
-    arena_.free(storage->base, storage->bytes);
+    if (capturing_ != nullptr && capturing_->own.erase(storage) > 0) capturing_->blocks.emplace(Arena::rounded(storage->bytes), storage->base);
+    else arena_.free(storage->base, storage->bytes);
   }
   delete storage;
-  return MemoryStatus::Ok;
+}
+
+void Memory::begin_capture() {
+  capturing_ = new Capture();
+  captures_.insert(capturing_);
+}
+
+Capture* Memory::end_capture() {
+  Capture* c = capturing_;
+  capturing_ = nullptr;
+  for (Storage* s : c->own) {
+    if (c->pinned.insert(s).second) s->refs++;
+  }
+  c->own.clear();
+  // Free for nobody now, so they count.
+  for (const auto& block : c->blocks) liveBytes += static_cast<int64_t>(block.first);
+  peakBytes = std::max(peakBytes, liveBytes);
+  return c;
+}
+
+void Memory::pin(double handle) {
+  Storage* storage = slots_[static_cast<uint64_t>(handle) & 0xffffff].storage;
+  if (capturing_->own.count(storage) == 0 && capturing_->pinned.insert(storage).second) storage->refs++;
+}
+
+void Memory::release_capture(Capture* capture, std::vector<Release>& freed, std::vector<Release>& release) {
+  for (const auto& block : capture->blocks) {
+    liveBytes -= static_cast<int64_t>(block.first);
+    freed.push_back({block.second, block.first, false});
+    arena_.free(block.second, block.first);
+  }
+  for (Storage* s : capture->pinned) {
+    Release block, mapping;
+    unref(s, &block, &mapping);
+    if (block.base != nullptr) freed.push_back(block);
+    if (mapping.base != nullptr) release.push_back(mapping);
+  }
+  captures_.erase(capture);
+  delete capture;
 }
 
 MemoryStatus Memory::map_file(const std::string& path, int64_t offset, int64_t bytes, double* handle, int* errorNumber) {

@@ -70,6 +70,13 @@ struct Storage {
   FileMapping* mapping;  // nullptr for memory of the arena
 };
 
+// What recorded calls need to stay as it is: blocks that only they use, and storages that others use too.
+struct Capture {
+  std::set<Storage*> own;                  // made since recording began and alive; empty afterwards
+  std::set<Storage*> pinned;               // one reference each
+  std::multimap<size_t, char*> blocks;     // given back while recording: free for later calls of the same recording, never for others
+};
+
 struct Buffer {
   char* ptr;
   int64_t bytes;
@@ -88,6 +95,14 @@ class Memory {
   // errorNumber gets errno on File.
   MemoryStatus map_file(const std::string& path, int64_t offset, int64_t bytes, double* handle, int* errorNumber);
   void trim(std::vector<Release>& out);
+  // While recording, blocks that are given back serve only what is recorded after them.
+  void begin_capture();
+  // Ends the recording; what it needs stays until release_capture.
+  Capture* end_capture();
+  // Keeps the storage of a live handle for the calls that are being recorded.
+  void pin(double handle);
+  // Gives back what recorded calls needed: blocks as `freed`, mappings as `release`.
+  void release_capture(Capture* capture, std::vector<Release>& freed, std::vector<Release>& release);
   // Storage of a live handle; nullptr otherwise. Inline: this is on the path of every kernel argument.
   const Buffer* find(double handle) const {
     // 24 bits of index below the generation; anything that is no such integer finds nothing.
@@ -114,10 +129,13 @@ class Memory {
     bool live;
   };
   MemoryStatus take_slot(Storage* storage, char* ptr, int64_t bytes, double* handle);
+  void unref(Storage* storage, Release* freed, Release* release);
 
   std::vector<Slot> slots_;
   std::vector<uint32_t> freeSlots_;
   std::vector<FileMapping*> mappings_;
+  Capture* capturing_ = nullptr;
+  std::set<Capture*> captures_;
   Arena arena_;
 };
 

@@ -62,13 +62,7 @@ void queue_main(Queue* q) {
         delete q->spare.exchange(used, std::memory_order_acq_rel);
       }
       Command* command = &q->headChunk->commands[q->headIndex];
-      try {
-        command->run(q, command);
-      } catch (const ScratchExhausted& e) {
-        pool_fail(q->pool, command->name, "not enough memory for the kernel's scratch space", 0, e.bytes);
-      } catch (const std::bad_alloc&) {
-        pool_fail(q->pool, command->name, "not enough memory", 0, 0);
-      }
+      queue_run(q, command);
       q->headIndex++;
       done++;
       q->completed.store(done, std::memory_order_release);
@@ -77,6 +71,16 @@ void queue_main(Queue* q) {
 }
 
 }  // namespace
+
+void queue_run(Queue* q, Command* command) {
+  try {
+    command->run(q, command);
+  } catch (const ScratchExhausted& e) {
+    pool_fail(q->pool, command->name, "not enough memory for the kernel's scratch space", 0, e.bytes);
+  } catch (const std::bad_alloc&) {
+    pool_fail(q->pool, command->name, "not enough memory", 0, 0);
+  }
+}
 
 Queue* queue_create(int threads) {
   Queue* q = new (std::nothrow) Queue();

@@ -62,6 +62,8 @@ struct Queue {
 // nullptr when threads cannot be started.
 Queue* queue_create(int threads);
 void queue_push(Queue* queue);
+// Runs one command on the queue thread; what it throws becomes the queue's error.
+void queue_run(Queue* queue, Command* command);
 // Ends the running command, drops those after it and joins all threads. Commands not run stay readable by queue_for_each_pending.
 void queue_stop(Queue* queue);
 // Calls visit on each command that was pushed and never run. Only after queue_stop.

@@ -97,6 +97,22 @@ export async function createCpuBackend(options: BackendOptions = {}): Promise<Ba
     memory: memoryOf(native.memory),
     kernels: native.kernels,
     synchronize: native.synchronize,
+    capture: (body) => {
+      native.beginCapture()
+      let program = 0
+      let finished = false
+      try {
+        body()
+        finished = true
+      } finally {
+        program = native.endCapture(finished)
+      }
+      return {
+        calls: native.programCalls(program),
+        run: () => native.runProgram(program),
+        [Symbol.dispose]: () => native.dropProgram(program),
+      }
+    },
     [Symbol.dispose]: () => native.close(),
   }
 }

@@ -1,4 +1,4 @@
-import { SlothError, type Backend } from "@sloth/core"
+import { SlothError, type Backend, type Program } from "@sloth/core"
 import { bytesOf, Storage, Tensor, type DType } from "./tensor.ts"
 import { GradSlot, Tape } from "./tape.ts"
 
@@ -16,6 +16,7 @@ export class Engine implements Disposable {
   tape: Tape | undefined
   /** What ops save while recording; `checkpoint` is applied by models block by block. */
   policy: ActivationPolicy = "keep"
+  #capturing = false
 
   constructor(backend: Backend) {
     this.backend = backend
@@ -145,11 +146,43 @@ export class Engine implements Disposable {
     }
   }
 
+  /** True inside `capture`: what a pass makes then must depend on shapes alone. */
+  get capturing(): boolean {
+    return this.#capturing
+  }
+
+  /** Gives up the capture that runs, because this pass cannot be repeated as it is. */
+  refuseCapture(): never {
+    throw REFUSED
+  }
+
+  /**
+   * Records the kernel calls of `body`, without a tape; undefined when something in it called `refuseCapture`. Tensors that `body` returns belong to the caller and hold the
+   * results of the program's last run.
+   */
+  capture<R>(body: () => R): { readonly program: Program; readonly result: R } | undefined {
+    let result: { readonly value: R } | undefined
+    this.#capturing = true
+    try {
+      const program = this.backend.capture(() => {
+        result = { value: this.noGrad(() => this.scope(body)) }
+      })
+      return { program, result: result!.value }
+    } catch (error) {
+      if (error !== REFUSED) throw error
+      return undefined
+    } finally {
+      this.#capturing = false
+    }
+  }
+
   /** Releases the backend. */
   [Symbol.dispose](): void {
     this.backend[Symbol.dispose]()
   }
 }
+
+const REFUSED = Symbol("this pass cannot be captured")
 
 const tensorsIn = (value: unknown): Set<Tensor> => {
   const found = new Set<Tensor>()

@@ -1,4 +1,5 @@
 import { NONE, SlothError, type Backend, type BufferHandle, type Memory, type RequiredKernels } from "@sloth/core"
+import { callRecorder } from "./call-recorder.ts"
 
 /** What a metered run would have cost. */
 export interface MeterReading {
@@ -152,15 +153,15 @@ export const createMeterBackend = (
     embedding: (_o, _w, _f, _i, rows, _v, cols) => count(0, 8 * rows! * cols!),
     sumSquares: (_o, _s, _x, n) => count(0, 4 * n!),
   }
+  const recorder = callRecorder(memory)
   const kernels = new Proxy({} as RequiredKernels, {
-    get:
-      (_target, name: string) =>
-      (...args: number[]) => {
+    get: (_target, name: string) =>
+      recorder.wrap((...args: number[]) => {
         calls++
         const scratch = options.scratchBytes?.(name, args) ?? 0
         peak = Math.max(peak, live + scratch)
         ;(costs as Record<string, Cost>)[name]?.(...args)
-      },
+      }),
   })
   return {
     name: "meter",
@@ -173,9 +174,13 @@ export const createMeterBackend = (
       memoryBytes: Number.MAX_SAFE_INTEGER,
       precisions: ["f32"],
     },
-    memory,
+    memory: recorder.memory,
     kernels,
-    synchronize: () => Promise.resolve(),
+    synchronize: () => {
+      recorder.check("synchronize")
+      return Promise.resolve()
+    },
+    capture: recorder.capture,
     reading: () => ({ peakBytes: peak, flops, elementwiseBytes: moved, calls }),
     restart: () => {
       peak = live

@@ -2,6 +2,7 @@ import type { Backend, RequiredKernels } from "@sloth/core"
 import { createReferenceBackend } from "@sloth/tensor"
 
 import { check, checkFails } from "./internal/assert.ts"
+import { captureChecks } from "./internal/capture-checks.ts"
 import { attentionCases } from "./internal/cases/attention.ts"
 import { elementwiseCases } from "./internal/cases/elementwise.ts"
 import { lossCases } from "./internal/cases/loss.ts"
@@ -83,6 +84,10 @@ export function describeBackend(
   describe(name, () => {
     describe("memory", () => {
       for (const [label, body] of memoryChecks) test(label, async () => body((await lanes())[0]))
+    })
+
+    describe("capture", () => {
+      for (const [label, body] of captureChecks) test(label, async () => body((await lanes())[0]))
     })
 
     for (const [kernel, list] of Object.entries(cases) as [keyof RequiredKernels, KernelCase[]][]) {

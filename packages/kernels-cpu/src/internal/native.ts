@@ -21,6 +21,13 @@ export interface NativeBackend {
   readonly memory: NativeMemory
   readonly threads: number
   synchronize(): Promise<void>
+  /** Until `endCapture`, kernel calls are recorded instead of enqueued. */
+  beginCapture(): void
+  /** Number of the program, or 0 when it is not kept. */
+  endCapture(keep: boolean): number
+  runProgram(program: number): void
+  dropProgram(program: number): void
+  programCalls(program: number): number
   close(): void
 }
 

@@ -110,6 +110,9 @@ export class Rotary implements Disposable {
         : scaling?.type === "longrope" && length > scaling.originalMaxPositions
           ? "long"
           : "fixed"
+    // A recorded pass is repeated for other lengths, so its tables must be there and must be those of every length.
+    if (this.#engine.capturing && (this.#tables?.key !== "fixed" || key !== "fixed" || this.#tables.positions < length))
+      this.#engine.refuseCapture()
     if (this.#tables === undefined || this.#tables.positions < length || this.#tables.key !== key) {
       const positions = Math.max(64, 2 ** Math.ceil(Math.log2(length)))
       const { cos, sin } = ropeTables(this.config, positions, length)

@@ -1,5 +1,6 @@
-import { SlothError, type Backend, type BackendOptions, type BufferHandle } from "@sloth/core"
+import { SlothError, type Backend, type BackendOptions, type BufferHandle, type RequiredKernels } from "@sloth/core"
 
+import { callRecorder } from "../call-recorder.ts"
 import { attentionKernels } from "./attention.ts"
 import { definer } from "./call.ts"
 import { elementwiseKernels } from "./elementwise.ts"
@@ -40,6 +41,11 @@ export function createReferenceBackend(options: ReferenceBackendOptions = {}): R
   if (precision !== "f32") throw badOption("precision", precision, "f32")
   const memory = createReferenceMemory({ float64, budget: options.memoryBudget || machineMemory() })
   const define = definer(memory)
+  const recorder = callRecorder(memory)
+  const recorded = (kernels: RequiredKernels): RequiredKernels =>
+    Object.fromEntries(
+      Object.entries(kernels).map(([name, call]) => [name, recorder.wrap(call as (...args: number[]) => void)]),
+    ) as unknown as RequiredKernels
   const close = (): void => memory.close()
   return {
     name: "reference",
@@ -52,8 +58,8 @@ export function createReferenceBackend(options: ReferenceBackendOptions = {}): R
       memoryBytes: machineMemory(),
       precisions: ["f32"],
     },
-    memory,
-    kernels: {
+    memory: recorder.memory,
+    kernels: recorded({
       ...elementwiseKernels(define, memory.copyBytes),
       ...randomKernels(define),
       ...reductionKernels(define),
@@ -64,7 +70,7 @@ export function createReferenceBackend(options: ReferenceBackendOptions = {}): R
       ...lossKernels(define),
       ...optimizerKernels(define),
       ...samplingKernels(define),
-    },
+    }),
     float64,
     readFloat64: (handle) => new Float64Array(memory.floats(handle)),
     writeFloat64(handle, data) {
@@ -78,7 +84,11 @@ export function createReferenceBackend(options: ReferenceBackendOptions = {}): R
       target.set(data)
       memory.publish(handle)
     },
-    synchronize: () => Promise.resolve(),
+    synchronize: () => {
+      recorder.check("synchronize")
+      return Promise.resolve()
+    },
+    capture: recorder.capture,
     [Symbol.dispose]: close,
   }
 }
