@@ -16,7 +16,19 @@ export const runFields = {
   method: field
     .text({
       description:
-        'Training method: "sft", "pretrain"; from comparisons "dpo", "orpo", "kto", "cpo", "simpo", "alphapo", "bco", "tpo"; or one of a plugin. sft when absent. Its own settings are flags too: see --method NAME --help.',
+        'Training method: "sft", "pretrain"; from comparisons "dpo", "orpo", "kto", "cpo", "simpo", "alphapo", "bco", "tpo"; from rewards of sampled completions "grpo", "gspo", "dr_grpo", "dapo", "cispo", "rloo", "reinforce++"; or one of a plugin. sft when absent. Its own settings are flags too: see --method NAME --help.',
+    })
+    .pipe(Schema.optionalKey),
+  reward: field
+    .list(Schema.String, {
+      description:
+        'What sampled completions are judged by: a file that exports rewards, or a name such as "numeric_match"; a weight follows after "=" ("./reward.ts=0.5"). May be repeated.',
+    })
+    .pipe(Schema.optionalKey),
+  rollout: field
+    .text({
+      description:
+        "Engine that samples completions during training: one of a plugin. The weights in place when absent.",
     })
     .pipe(Schema.optionalKey),
   template: field
@@ -56,6 +68,8 @@ export interface TrainInputs {
   readonly data?: readonly string[]
   readonly method?: string
   readonly settings?: unknown
+  readonly rewards?: readonly string[]
+  readonly rollout?: string
   readonly template?: string
   readonly config: TrainConfigInput
 }
@@ -64,6 +78,8 @@ interface Flags {
   readonly model?: string
   readonly data?: readonly string[]
   readonly method?: string
+  readonly reward?: readonly string[]
+  readonly rollout?: string
   readonly template?: string
 }
 
@@ -71,6 +87,8 @@ const SectionSchema = Schema.Struct({
   model: Schema.optionalKey(Schema.String),
   data: Schema.optionalKey(Schema.Union([Schema.String, Schema.Array(Schema.String)])),
   method: Schema.optionalKey(Schema.String),
+  rewards: Schema.optionalKey(Schema.Union([Schema.String, Schema.Array(Schema.String)])),
+  rollout: Schema.optionalKey(Schema.String),
   template: Schema.optionalKey(Schema.String),
 })
 
@@ -92,8 +110,21 @@ export const trainInputs = (
   resume = false,
 ): TrainInputs => {
   // A run goes on with its own settings; the file may have changed since.
-  const { model, data, method, template, settings: fileSettings, ...section } = resume ? {} : session.section("train")
-  const fromFile = decodeConfig(SectionSchema, { model, data, method, template }, { name: "the train section" })
+  const {
+    model,
+    data,
+    method,
+    rewards,
+    rollout,
+    template,
+    settings: fileSettings,
+    ...section
+  } = resume ? {} : session.section("train")
+  const fromFile = decodeConfig(
+    SectionSchema,
+    { model, data, method, rewards, rollout, template },
+    { name: "the train section" },
+  )
   const home = session.configFile === undefined ? cwd : resolve(session.configFile, "..")
   const there = (path: string): string => resolve(home, path)
   const thereIfFile = (path: string): string => (existsSync(there(path)) ? there(path) : path)
@@ -120,12 +151,21 @@ export const trainInputs = (
       : undefined
   const chosenSettings = Object.keys(methodSettings).length === 0 ? ofFile : { ...ofFile, ...methodSettings }
   const chosenMethod = flags.method ?? fromFile.method
+  // Files of the configuration file start at its folder; names of rewards stay as they are.
+  const chosenRewards =
+    flags.reward ??
+    (fromFile.rewards === undefined
+      ? undefined
+      : [fromFile.rewards].flat().map((place) => (/^\.{1,2}[/\\]/.test(place) ? there(place) : place)))
+  const chosenRollout = flags.rollout ?? fromFile.rollout
   return {
     config: overlay(below, above) as TrainConfigInput,
     ...(chosenModel === undefined ? {} : { model: chosenModel }),
     ...(files === undefined ? {} : { data: files }),
     ...(chosenMethod === undefined ? {} : { method: chosenMethod }),
     ...(chosenSettings === undefined ? {} : { settings: chosenSettings }),
+    ...(chosenRewards === undefined ? {} : { rewards: chosenRewards }),
+    ...(chosenRollout === undefined ? {} : { rollout: chosenRollout }),
     ...(templatePath === undefined ? {} : { template: readTemplate(templatePath) }),
   }
 }

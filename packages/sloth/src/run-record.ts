@@ -10,6 +10,8 @@ export interface RunRecord {
   readonly model: string | undefined
   /** Absolute paths of the data files; empty where rows were given in code. */
   readonly data: readonly string[]
+  /** Rewards by name or absolute path; empty where there are none or they were given in code. */
+  readonly rewards: readonly string[]
   readonly template: string | undefined
   readonly method: string | undefined
   readonly settings: unknown
@@ -21,6 +23,7 @@ export interface RunRecord {
 export interface RunInputs {
   readonly model: string
   readonly data: readonly string[]
+  readonly rewards?: readonly string[]
   readonly template?: string
 }
 
@@ -36,6 +39,7 @@ export const readRunRecord = (directory: string): RunRecord => {
     config,
     model: text(inputs["model"]),
     data: texts(inputs["data"]),
+    rewards: texts(inputs["rewards"]),
     template: text(inputs["template"]),
     method: text(config.details?.["method"]),
     settings: config.details?.["settings"] ?? undefined,

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync } from "node:fs"
 import { join, resolve } from "node:path"
-import type { MethodOf, RunCallback, RunEvent, SettingsOf } from "@sloth/core"
+import type { MethodOf, Reward, RolloutFactory, RunCallback, RunEvent, SettingsOf } from "@sloth/core"
 import { SlothError } from "@sloth/core"
 import type { Example } from "@sloth/data"
 import type { ModelFiles } from "@sloth/model"
@@ -11,6 +11,7 @@ import type { OpenedModel, OpenModels } from "./opened-model.ts"
 import { openFiles } from "./opened-model.ts"
 import { resolveModel, type ResolvedModel } from "./resolve-model.ts"
 import { absolutePath, readRunRecord, type RunInputs, type RunRecord } from "./run-record.ts"
+import { resolveRewards, type RewardChoice } from "./rewards.ts"
 import type { Rows } from "./score.ts"
 
 /** A request for one of the methods that plugins provide, with the settings that this method takes; supervised fine-tuning without a method. */
@@ -38,6 +39,10 @@ export interface PlanRequest extends TrainConfigInput {
   readonly method?: string
   /** The method's own settings. */
   readonly settings?: unknown
+  /** What completions are judged by, for methods such as grpo: rewards, files, or names that plugins provide; on resuming the run's own when absent. */
+  readonly rewards?: readonly RewardChoice[]
+  /** Name of the engine that generates during training; the weights in place when absent. */
+  readonly rollout?: string
   /** Chat template source; the model's own when absent. */
   readonly template?: string
   /** False leaves the measurement of the machine's speed, a fraction of a second, out of the plan. */
@@ -84,6 +89,8 @@ const requestKeys = [
   "data",
   "method",
   "settings",
+  "rewards",
+  "rollout",
   "template",
   "measure",
   "signal",
@@ -139,6 +146,8 @@ interface Inputs {
   readonly objective: Objective<Example>
   /** The method's own, as given or as the run has them. */
   readonly settings: unknown
+  readonly rewards: readonly Reward[]
+  readonly rollout: RolloutFactory | undefined
   readonly inputs: RunInputs
   readonly prepared: PreparedRun
 }
@@ -173,6 +182,11 @@ const prepareInputs = async (context: SlothContext, request: TrainRequest): Prom
   const config = goesOn ? { ...given, adapter: source.adapter } : given
   const files = await openFiles(context, source)
   const settings = request.settings ?? (record?.settings === null ? undefined : record?.settings)
+  const { rewards, names } = await resolveRewards(
+    context.registry,
+    context.cwd,
+    request.rewards ?? record?.rewards ?? [],
+  )
   const dataset = await openMethodData(objective, isRows(data) ? data : dataPaths(context.cwd, data), resolved, {
     settings,
     tokenizer: files.tokenizer,
@@ -187,9 +201,12 @@ const prepareInputs = async (context: SlothContext, request: TrainRequest): Prom
     record,
     objective,
     settings,
+    rewards,
+    rollout: request.rollout === undefined ? undefined : context.registry.get("rollouts", request.rollout),
     inputs: {
       model: source.pinned,
       data: dataPaths(context.cwd, data),
+      ...(names === undefined || names.length === 0 ? {} : { rewards: names }),
       ...(template === undefined ? {} : { template }),
     },
     prepared: { source, files, data: dataset },
@@ -230,7 +247,7 @@ export const nextRunFolder = (runs: string, prefix: string): string => {
 /** Plans a run and touches nothing. Errors: those of `planRun`, of opening the model and of preparing the data. */
 export const planTraining = async (context: SlothContext, request: PlanRequest): Promise<PlanOutcome> => {
   const { planRun } = await import("@sloth/train")
-  const { config, resolved, objective, settings, prepared } = await prepareInputs(context, request)
+  const { config, resolved, objective, settings, rewards, prepared } = await prepareInputs(context, request)
   const { engine, release } = await engineFor(context, resolved)
   try {
     const plan = await planRun({
@@ -239,6 +256,7 @@ export const planTraining = async (context: SlothContext, request: PlanRequest):
       data: prepared.data as OpenedRows<Example>,
       config,
       objective,
+      rewards,
       ...(settings === undefined ? {} : { settings }),
       ...(request.measure === undefined ? {} : { measure: request.measure }),
       ...(request.signal === undefined ? {} : { signal: request.signal }),
@@ -257,7 +275,10 @@ export const trainModel = async (
 ): Promise<TrainOutcome> => {
   const { loraConfigOf, train } = await import("@sloth/train")
   const { readPeftConfig } = await import("@sloth/model")
-  const { config, resolved, objective, settings, inputs, prepared } = await prepareInputs(context, request)
+  const { config, resolved, objective, settings, rewards, rollout, inputs, prepared } = await prepareInputs(
+    context,
+    request,
+  )
   request.onPrepared?.(prepared)
   const trackers = (request.trackers ?? []).map((name) => context.registry.get("trackers", name))
   const callbacks = [...context.registry.list("callbacks"), ...(request.callbacks ?? [])]
@@ -272,6 +293,8 @@ export const trainModel = async (
       config,
       run,
       objective,
+      rewards,
+      ...(rollout === undefined ? {} : { rollout }),
       base: prepared.source.base,
       trackers,
       callbacks,

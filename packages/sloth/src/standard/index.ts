@@ -5,10 +5,21 @@ import { llama } from "./llama.ts"
 import { onlineObjectives } from "./online-objectives.ts"
 import { preferenceObjectives } from "./preference-objectives.ts"
 import { reference } from "./reference.ts"
+import { rewards } from "./rewards.ts"
 import { sft } from "./sft.ts"
 
-export { cpu, exporters, llama, onlineObjectives, preferenceObjectives, reference, sft, tensorboard }
+export { cpu, exporters, llama, onlineObjectives, preferenceObjectives, reference, rewards, sft, tensorboard }
 
-/** Everything that comes with Sloth: the CPU and reference backends, the Llama family, supervised fine-tuning, the preference methods, the methods that learn from rewards, the export formats and the TensorBoard tracker. */
+/** Everything that comes with Sloth: the CPU and reference backends, the Llama family, supervised fine-tuning, the preference methods, the methods that learn from rewards and rewards by name, the export formats and the TensorBoard tracker. */
 export const standardPlugins = () =>
-  [cpu(), reference(), llama(), sft(), preferenceObjectives(), onlineObjectives(), exporters(), tensorboard()] as const
+  [
+    cpu(),
+    reference(),
+    llama(),
+    sft(),
+    preferenceObjectives(),
+    onlineObjectives(),
+    rewards(),
+    exporters(),
+    tensorboard(),
+  ] as const
