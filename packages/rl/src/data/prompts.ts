@@ -56,7 +56,10 @@ const promptOf = (columns: Columns, origin: RowOrigin): string | readonly ChatMe
   const value = columns[name]
   const list = asList(value)
   if (list !== undefined && list.length > 0) {
-    const messages = normaliseMessages(list as readonly ChatMessage[], origin)
+    // Conversations for training end with an answer, and are refused without one; here the answer is yet to come.
+    const first = list[0] as Readonly<Record<string, unknown>>
+    const answer = "from" in first ? { from: "gpt", value: "-" } : { role: "assistant", content: "-" }
+    const messages = normaliseMessages([...list, answer] as unknown as readonly ChatMessage[], origin)
     const last = messages.findLastIndex((message) => message.role !== "assistant")
     if (last < 0) throw fault(origin, `"${name}" has nothing but answers.`, "Let a conversation end with a question.")
     return messages.slice(0, last + 1)

@@ -40,6 +40,6 @@ test("each trouble is said once, with what helps", () => {
 })
 
 test("chance alone is no collapse", () => {
-  // 64 completions with a deviation of 0.5: means of five rollouts move by 0.028.
+  // 64 prompts with a deviation of 0.5: means of five rollouts move by 0.028.
   expect(codes((i) => ({ reward: 0.1 + 0.05 * Math.sin(i), reward_std: 0.5 }))).toEqual([])
 })

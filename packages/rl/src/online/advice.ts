@@ -17,13 +17,13 @@ export class Adviser {
   readonly #history: Figures[] = []
   readonly #said = new Set<string>()
   readonly #limit: number
-  readonly #completions: number
+  readonly #prompts: number
   #bestReward = Number.NEGATIVE_INFINITY
 
-  /** `limit`: most tokens of a completion; `completions`: completions of a rollout. */
-  constructor(limit: number, completions: number) {
+  /** `limit`: most tokens of a completion; `prompts`: prompts of a rollout. */
+  constructor(limit: number, prompts: number) {
     this.#limit = limit
-    this.#completions = completions
+    this.#prompts = prompts
   }
 
   /** Takes the figures of a step; steps without a rollout are left out. */
@@ -52,8 +52,8 @@ export class Adviser {
         { share: flat, reward },
       )
 
-    // The standard error of a mean over the window: what chance alone moves it by.
-    const error = (window("reward_std") ?? 0) / Math.sqrt(WINDOW * this.#completions)
+    // The standard error of a mean over the window, as if the completions of a prompt were one draw: easy and hard prompts differ more than their completions do.
+    const error = (window("reward_std") ?? 0) / Math.sqrt(WINDOW * this.#prompts)
     const drop = this.#bestReward - reward
     if (drop > 6 * error && drop > 0.3 * Math.abs(this.#bestReward))
       say(

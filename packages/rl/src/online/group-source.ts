@@ -111,10 +111,7 @@ export class GroupSource implements UnitSource<SampledUnit> {
     this.#engine = engine
     const { rewards } = context
     this.#weights = method.rewardWeights ?? rewards.map(({ weight }) => weight ?? 1)
-    this.#adviser = new Adviser(
-      method.maxCompletionLength,
-      context.config.batch * method.reuse.slices * method.numGenerations,
-    )
+    this.#adviser = new Adviser(method.maxCompletionLength, context.config.batch * method.reuse.slices)
   }
 
   /** Opens the engine and checks the rewards. Errors: SLOTH_RL_NO_REWARD, SLOTH_RL_SETTINGS. */
