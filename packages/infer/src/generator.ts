@@ -1,10 +1,12 @@
 import { SlothError } from "@sloth/core"
 import type { CausalLM, StreamDecoder, Tokenizer } from "@sloth/model"
-import { gatherRows, type Tensor } from "@sloth/tensor"
+import { gatherRows } from "@sloth/tensor"
 import { cachedContext, type CachedRows } from "./cached-context.ts"
 import { headLogits, PassPrograms } from "./internal/pass-programs.ts"
+import { sampleRows, type SampleRow } from "./internal/sample-rows.ts"
 import { PagedCache, type CachedSequence, type KvCacheFormat } from "./paged-cache.ts"
-import { samplingOptions, samplingRow, StopFinder, type SamplingOptions } from "./sampling.ts"
+import { samplingOptions, StopFinder, type SamplingOptions } from "./sampling.ts"
+import { createSpeculator, type Speculation, type SpeculationCounts, type Speculator } from "./speculation.ts"
 
 /** Why a completion ended. */
 export type FinishReason = "end" | "stop" | "length" | "context" | "aborted"
@@ -22,6 +24,8 @@ export interface Completion {
   readonly firstTokenSeconds: number
   /** Tokens after the first, divided by the seconds they took. */
   readonly tokensPerSecond: number
+  /** How good the guesses were, where the generator speculates. */
+  readonly speculation?: SpeculationCounts
 }
 
 /** What happens while completions grow. */
@@ -47,12 +51,32 @@ export interface GeneratorOptions {
   readonly maxBatch?: number
   /** Most prompt tokens in one pass. */
   readonly prefillChunk?: number
-  /** Most tokens held in the cache; default what `maxBatch` texts of the model's context need. */
+  /**
+   * Most tokens held in the cache; default what `maxBatch` texts of the model's context need. When it is full, texts wait, and the youngest gives its place up and is read again
+   * later with the tokens it has.
+   */
   readonly cacheTokens?: number
   /** How the cache keeps keys and values; f32 is exact. */
   readonly kvCache?: KvCacheFormat
+  /** Guesses following tokens and checks several in one pass; completions stay what they are. */
+  readonly speculate?: Speculation
   /** False generates with the base model. */
   readonly adapters?: boolean
+}
+
+interface Waiting {
+  readonly request: number
+  readonly prompt: readonly number[]
+  readonly options: SamplingOptions
+  /** The text so far, when it has given its place up. */
+  readonly begun?: Active
+}
+
+/** A token drawn for a text. */
+interface Drawn {
+  readonly text: Active
+  readonly id: number
+  readonly logprob: number
 }
 
 interface Active {
@@ -68,6 +92,10 @@ interface Active {
   text: string
   firstAt: number
   finish: FinishReason | undefined
+  /** How many tokens to guess next, tokens guessed and guesses that were right. */
+  guess: number
+  proposed: number
+  accepted: number
 }
 
 const prefixLength = (a: readonly number[], b: readonly number[]): number => {
@@ -87,6 +115,7 @@ export class Generator implements Disposable {
   readonly cache: PagedCache
   readonly #maxBatch: number
   readonly #chunk: number
+  readonly #speculator: Speculator | undefined
   /** False generates with the base model. */
   readonly adapters: boolean
   /** The last text of a chat, kept so that the next turn only reads what is new. */
@@ -103,6 +132,8 @@ export class Generator implements Disposable {
       maxTokens:
         options.cacheTokens ?? Math.min(model.config.maxPositions, 1 << 20) * this.#maxBatch + this.#maxBatch * 16,
     })
+    if (options.speculate !== undefined)
+      this.#speculator = createSpeculator(options.speculate, model, tokenizer, this.#maxBatch)
   }
 
   /** One completion per request, in their order. */
@@ -126,7 +157,7 @@ export class Generator implements Disposable {
   ): AsyncGenerator<GenerateEvent, void, undefined> {
     const started = performance.now()
     const context = this.model.config.maxPositions
-    const waiting = requests.map(({ prompt, options }, request) => ({
+    const waiting: Waiting[] = requests.map(({ prompt, options }, request) => ({
       request,
       prompt: this.#checked(prompt, context),
       options: samplingOptions(options),
@@ -134,13 +165,25 @@ export class Generator implements Disposable {
     let active: Active[] = []
     // Texts with an equal prompt: the first one reads it, the others fork its blocks.
     const leaders = new Map<string, Active>()
-    const followers = new Map<Active, typeof waiting>()
+    const followers = new Map<Active, Waiting[]>()
     const programs = new PassPrograms(this.model, this.cache, this.adapters)
+    /** A text gives its blocks up; it and those that waited for its prompt come next when there is room. */
+    const preempt = (text: Active): void => {
+      this.cache.release(text.sequence)
+      this.#speculator?.forget(text)
+      active = active.filter((a) => a !== text)
+      waiting.unshift({ ...text, begun: text }, ...(followers.get(text) ?? []))
+      followers.delete(text)
+      for (const [key, leader] of leaders) if (leader === text) leaders.delete(key)
+    }
     try {
       while (waiting.length > 0 || active.length > 0) {
         if (control.signal?.aborted === true) {
           for (const a of active) a.finish = "aborted"
-          for (const w of waiting.splice(0)) active.push(this.#admit(w, this.cache.create(), "aborted"))
+          for (const w of [...waiting.splice(0), ...[...followers.values()].flat()])
+            active.push(w.begun ?? this.#admit(w, this.cache.create(), "aborted"))
+          for (const a of active) a.finish = "aborted"
+          followers.clear()
         } else
           while (
             waiting.length > 0 &&
@@ -148,36 +191,40 @@ export class Generator implements Disposable {
           ) {
             const next = waiting[0]!
             const key = next.prompt.join()
-            const leader = leaders.get(key)
-            const need =
-              (leader === undefined ? next.prompt.length : 0) +
-              Math.min(next.options.maxTokens, context - next.prompt.length) +
-              2 * this.cache.blockSize
-            const reserved = active.reduce((n, a) => n + Math.max(0, a.limit + a.prompt.length - a.sequence.length), 0)
-            if (need + reserved > this.cache.freeTokens && active.length > 0) break
+            const leader = next.begun === undefined ? leaders.get(key) : undefined
+            const follows = leader !== undefined && leader.sequence.length < leader.prompt.length
+            // Room for what it reads at once, and a block for every text to grow into.
+            const known = follows ? 0 : next.prompt.length + (next.begun?.tokens.length ?? 0)
+            const blocks = Math.ceil(known / this.cache.blockSize) + active.length + 1
+            if (blocks * this.cache.blockSize > this.cache.freeTokens && active.length > 0) break
             waiting.shift()
-            if (leader !== undefined && leader.sequence.length < leader.prompt.length) {
+            if (follows) {
               followers.set(leader, [...(followers.get(leader) ?? []), next])
               continue
             }
-            const a = this.#admit(next, this.#begin(next.prompt, requests.length === 1))
-            leaders.set(key, a)
+            const a = next.begun ?? this.#admit(next, this.#begin(next.prompt, requests.length === 1))
+            if (next.begun === undefined) leaders.set(key, a)
             active.push(a)
           }
         const growing = active.filter((a) => a.finish === undefined)
         if (growing.length > 0) {
-          const sampled = await this.#pass(growing, programs)
-          for (const { text: a, id, logprob } of sampled) yield this.#accept(a, id, logprob, started)
+          const sampled = await this.#pass(growing, programs, preempt)
+          for (const { text: a, id, logprob } of sampled)
+            if (a.finish === undefined) yield this.#accept(a, id, logprob, started)
         }
         for (const [leader, rest] of followers)
           if (leader.sequence.length >= leader.prompt.length) {
+            followers.delete(leader)
             // The leader's last prompt row has just been sampled from; forks repeat that one row to get their own logits.
             for (const w of rest) {
+              if (this.cache.freeTokens === 0) {
+                waiting.unshift(w)
+                continue
+              }
               const fork = this.cache.fork(leader.sequence)
               this.cache.truncate(fork, leader.prompt.length - 1)
               active.push(this.#admit(w, fork))
             }
-            followers.delete(leader)
           }
         for (const a of active.filter((x) => x.finish !== undefined))
           yield this.#finish(a, started, control.keep === true && requests.length === 1)
@@ -186,7 +233,10 @@ export class Generator implements Disposable {
       }
     } finally {
       programs[Symbol.dispose]()
-      for (const a of active) this.cache.release(a.sequence)
+      for (const a of active) {
+        this.cache.release(a.sequence)
+        this.#speculator?.forget(a)
+      }
     }
   }
 
@@ -237,46 +287,82 @@ export class Generator implements Disposable {
       text: "",
       firstAt: 0,
       finish,
+      guess: this.#speculator?.most ?? 0,
+      proposed: 0,
+      accepted: 0,
     }
   }
 
-  /** Runs the model once over the next rows of the texts and samples one token for each that has read its prompt. */
-  async #pass(
-    growing: readonly Active[],
-    programs: PassPrograms,
-  ): Promise<{ text: Active; id: number; logprob: number }[]> {
+  /** Guesses for the texts that have read all they know; none for the others. */
+  async #guesses(growing: readonly Active[]): Promise<Map<Active, readonly number[]>> {
+    if (this.#speculator === undefined) return new Map()
+    const ready = growing.filter(
+      (a) => a.tokens.length > 0 && a.sequence.length === a.prompt.length + a.tokens.length - 1,
+    )
+    const guessed = await this.#speculator.propose(
+      ready,
+      ready.map((a) => Math.min(a.guess, a.limit - a.tokens.length - 1)),
+    )
+    return new Map(ready.map((a, i) => [a, guessed[i]!]))
+  }
+
+  /**
+   * Runs the model once over the next rows of the texts and draws a token for each that has read all it knows, and one after every right guess. Where the cache is full the
+   * youngest texts are preempted. Errors: SLOTH_GENERATE_CACHE when a text alone outgrows the cache.
+   */
+  async #pass(growing: readonly Active[], programs: PassPrograms, preempt: (text: Active) => void): Promise<Drawn[]> {
     const { engine } = this.model
+    const guesses = await this.#guesses(growing)
     const parts: CachedRows[] = []
     const ids: number[] = []
     const last: number[] = []
-    const sampling: Active[] = []
+    const sampling: (SampleRow & { readonly text: Active; readonly guess: number | undefined })[] = []
     let budget = this.#chunk
     // Texts that grow come first: a long prompt must not hold them up.
-    for (const a of [...growing].sort((x, y) => Number(y.tokens.length > 0) - Number(x.tokens.length > 0))) {
-      const known = a.prompt.length + a.tokens.length
-      const rows = Math.min(known - a.sequence.length, a.tokens.length > 0 ? 1 : budget)
+    const queue = growing.toSorted((x, y) => Number(y.tokens.length > 0) - Number(x.tokens.length > 0))
+    for (let a = queue.shift(); a !== undefined; a = queue.shift()) {
+      const text = a
+      const known = text.prompt.length + text.tokens.length
+      const left = known - text.sequence.length
+      const rows = left === 1 ? 1 : Math.min(left, budget)
       if (rows <= 0) continue
-      if (a.tokens.length === 0) budget -= rows
-      this.cache.reserve(a.sequence, rows)
-      parts.push({ sequence: a.sequence, rows })
-      for (let i = 0; i < rows; i++) {
-        const position = a.sequence.length + i
-        ids.push(position < a.prompt.length ? a.prompt[position]! : a.tokens[position - a.prompt.length]!)
+      let guess = guesses.get(text) ?? []
+      // Guesses are a luxury; then the youngest texts make room; then this one waits for the others.
+      if (!this.cache.fits(text.sequence, rows + guess.length)) guess = []
+      while (!this.cache.fits(text.sequence, rows) && this.#makeRoom(queue, preempt));
+      if (!this.cache.fits(text.sequence, rows) && parts.length > 0) {
+        preempt(text)
+        continue
       }
-      if (a.sequence.length + rows === known) {
+      if (rows > 1) budget -= rows
+      this.cache.reserve(text.sequence, rows + guess.length)
+      parts.push({ sequence: text.sequence, rows: rows + guess.length })
+      for (let i = 0; i < rows; i++) {
+        const position = text.sequence.length + i
+        ids.push(position < text.prompt.length ? text.prompt[position]! : text.tokens[position - text.prompt.length]!)
+      }
+      if (rows < left) continue
+      for (let i = 0; i <= guess.length; i++) {
+        if (i > 0) ids.push(guess[i - 1]!)
         last.push(ids.length - 1)
-        sampling.push(a)
+        sampling.push({
+          text,
+          guess: guess[i],
+          options: text.options,
+          step: text.tokens.length + i,
+          history: () => [...text.prompt, ...text.tokens, ...guess.slice(0, i)],
+        })
       }
     }
     const picked = engine.noGrad(() =>
       engine.scope(() => {
         const known = last.length === ids.length ? programs.logits(parts, ids) : undefined
-        if (known !== undefined) return this.#sample(known, sampling)
+        if (known !== undefined) return sampleRows(engine, known, sampling)
         const ctx = cachedContext(engine, this.cache, parts, this.adapters)
         const hidden = this.model.hidden(ctx, engine.from(Int32Array.from(ids))) // [rows, hidden]
         if (sampling.length === 0) return undefined
         const rows = last.length === ids.length ? hidden : gatherRows(hidden, engine.from(Int32Array.from(last)))
-        return this.#sample(headLogits(this.model, rows), sampling)
+        return sampleRows(engine, headLogits(this.model, rows), sampling)
       }),
     )
     for (const p of parts) p.sequence.length += p.rows
@@ -288,50 +374,44 @@ export class Generator implements Disposable {
     picked.ids.dispose()
     picked.logp.dispose()
     const [chosen, logprobs] = await reading
-    return sampling.map((text, i) => ({ text, id: chosen[i]!, logprob: logprobs[i]! }))
+    const drawn: Drawn[] = []
+    for (let i = 0; i < sampling.length; i++) {
+      const { text } = sampling[i]!
+      const first = i
+      for (; ; i++) {
+        drawn.push({ text, id: chosen[i]!, logprob: logprobs[i]! })
+        // A draw that is not the guess stands, and what was computed behind the guess does not.
+        if (sampling[i]!.guess !== chosen[i]) break
+      }
+      const accepted = i - first
+      while (sampling[i + 1]?.text === text) i++
+      this.#judge(text, i - first, accepted)
+    }
+    return drawn
   }
 
-  #sample(logits: Tensor, texts: readonly Active[]): { ids: Tensor; logp: Tensor } {
-    const { engine } = this.model
-    const { kernels } = engine.backend
-    const [rows, vocab] = logits.shape as [number, number]
-    const params = engine.from(Float32Array.from(texts.flatMap((a) => samplingRow(a.options))), [rows, 8])
-    const rng = engine.from(
-      Int32Array.from(
-        texts.flatMap((a) => [
-          (a.options.seed % 2 ** 32) | 0,
-          Math.floor(a.options.seed / 2 ** 32),
-          0,
-          a.tokens.length,
-        ]),
-      ),
-      [rows, 4],
-    )
-    const histories = texts.map((a) =>
-      a.options.repetitionPenalty === 1 ? [] : [...new Set([...a.prompt, ...a.tokens])],
-    )
-    const maxHistory = Math.max(...histories.map((h) => h.length))
-    const history =
-      maxHistory === 0
-        ? undefined
-        : engine.from(
-            Int32Array.from(histories.flatMap((h) => [...h, ...Array<number>(maxHistory - h.length).fill(-1)])),
-            [rows, maxHistory],
-          )
-    const ids = engine.empty([rows], "i32")
-    const logp = engine.empty([rows])
-    kernels.sample(
-      ids.handle,
-      logp.handle,
-      logits.handle,
-      rows,
-      vocab,
-      params.handle,
-      rng.handle,
-      history?.handle ?? 0,
-      maxHistory,
-    )
-    return { ids, logp }
+  /** Books how many of the guesses were right, takes the others out of the cache, and guesses more boldly or less next time. */
+  #judge(text: Active, proposed: number, accepted: number): void {
+    if (proposed === 0) return
+    text.proposed += proposed
+    text.accepted += accepted
+    text.guess = accepted === proposed ? Math.min(this.#speculator!.most, 2 * text.guess) : accepted + 1
+    if (accepted < proposed) this.cache.truncate(text.sequence, text.sequence.length - proposed + accepted)
+  }
+
+  /** Gives up what can be given up for older texts; false when there is nothing. */
+  #makeRoom(younger: Active[], preempt: (text: Active) => void): boolean {
+    if (this.#kept !== undefined) {
+      this.cache.release(this.#kept.sequence)
+      this.#kept = undefined
+      return true
+    }
+    // One that holds no block makes no room.
+    const victim = younger.findLastIndex((a) => a.sequence.blocks.length > 0)
+    if (victim < 0) return false
+    preempt(younger[victim]!)
+    younger.splice(victim, 1)
+    return true
   }
 
   #accept(a: Active, id: number, logprob: number, started: number): GenerateEvent {
@@ -350,6 +430,7 @@ export class Generator implements Disposable {
   #finish(a: Active, started: number, keep: boolean): GenerateEvent {
     const rest = a.stop.push(a.decoder.end()) + a.stop.end()
     a.text += rest
+    this.#speculator?.forget(a)
     if (keep) {
       if (this.#kept !== undefined) this.cache.release(this.#kept.sequence)
       this.#kept = { tokens: [...a.prompt, ...a.tokens], sequence: a.sequence }
@@ -367,6 +448,7 @@ export class Generator implements Disposable {
         promptTokens: a.prompt.length,
         firstTokenSeconds: a.firstAt / 1000,
         tokensPerSecond: a.tokens.length > 1 ? (a.tokens.length - 1) / seconds : 0,
+        ...(this.#speculator === undefined ? {} : { speculation: { proposed: a.proposed, accepted: a.accepted } }),
       },
     }
   }
@@ -395,11 +477,11 @@ export class Generator implements Disposable {
   /** Gives the cache's memory back, a kept chat with it; the next request allocates it again. Not while completions grow. */
   release(): void {
     this.#kept = undefined
+    this.#speculator?.release()
     this.cache[Symbol.dispose]()
   }
 
   [Symbol.dispose](): void {
-    this.#kept = undefined
-    this.cache[Symbol.dispose]()
+    this.release()
   }
 }

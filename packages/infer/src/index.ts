@@ -1,6 +1,7 @@
 export * from "./sampling.ts"
 export * from "./paged-cache.ts"
 export * from "./cached-context.ts"
+export * from "./speculation.ts"
 export * from "./generator.ts"
 export * from "./chat.ts"
 export * from "./score.ts"

@@ -137,6 +137,12 @@ export class PagedCache implements Disposable {
     return { blocks: [], length: 0 }
   }
 
+  /** Whether there is room for `tokens` more tokens. */
+  fits(sequence: CachedSequence, tokens: number): boolean {
+    const blocks = Math.ceil((sequence.length + tokens) / this.blockSize) - sequence.blocks.length
+    return blocks * this.blockSize <= this.freeTokens
+  }
+
   /** Makes room for `tokens` more tokens. */
   reserve(sequence: CachedSequence, tokens: number): void {
     const needed = Math.ceil((sequence.length + tokens) / this.blockSize)

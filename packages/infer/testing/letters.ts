@@ -6,5 +6,6 @@ export const letters = {
   special: {},
   endOfGeneration: new Set<number>([2]),
   addBos: false,
+  idToToken: (id: number) => `${id}`,
   streamDecoder: () => ({ push: (id: number) => `<${id}>`, end: () => "" }),
 } as unknown as Tokenizer

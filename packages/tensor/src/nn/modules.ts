@@ -90,18 +90,46 @@ export class RmsNorm {
   }
 }
 
+interface RotaryTables {
+  readonly cos: Tensor
+  readonly sin: Tensor
+  readonly positions: number
+  readonly key: string
+}
+
+const disposeTables = (tables: RotaryTables | undefined): void => {
+  tables?.cos.dispose()
+  tables?.sin.dispose()
+}
+
 /** Rotary positions; the tables grow with the longest text seen, and are made anew where the scaling rule depends on the length. */
 export class Rotary implements Disposable {
   readonly #engine: Engine
   readonly config: RopeConfig
-  #tables: { cos: Tensor; sin: Tensor; positions: number; key: string } | undefined
+  /** Tables whose frequencies do not depend on the length of the text. */
+  #fixed: RotaryTables | undefined
+  /** Shorter ones of these: a recorded pass may still read them. Together they are no larger than the last. */
+  readonly #outgrown: RotaryTables[] = []
+  #stretched: RotaryTables | undefined
 
   constructor(engine: Engine, config: RopeConfig) {
     this.#engine = engine
     this.config = config
   }
 
-  #tablesFor(length: number): { cos: Tensor; sin: Tensor } {
+  #make(length: number, key: string): RotaryTables {
+    const positions = Math.max(64, 2 ** Math.ceil(Math.log2(length)))
+    const { cos, sin } = ropeTables(this.config, positions, length)
+    const shape = [positions, this.config.rotary / 2]
+    return {
+      cos: this.#engine.keep(this.#engine.from(cos, shape)),
+      sin: this.#engine.keep(this.#engine.from(sin, shape)),
+      positions,
+      key,
+    }
+  }
+
+  #tablesFor(length: number): RotaryTables {
     const { scaling, maxPositions } = this.config
     // Only these rules change their frequencies with the length of the text.
     const key =
@@ -111,21 +139,16 @@ export class Rotary implements Disposable {
           ? "long"
           : "fixed"
     // A recorded pass is repeated for other lengths, so its tables must be there and must be those of every length.
-    if (this.#engine.capturing && (this.#tables?.key !== "fixed" || key !== "fixed" || this.#tables.positions < length))
+    if (this.#engine.capturing && (key !== "fixed" || this.#fixed === undefined || this.#fixed.positions < length))
       this.#engine.refuseCapture()
-    if (this.#tables === undefined || this.#tables.positions < length || this.#tables.key !== key) {
-      const positions = Math.max(64, 2 ** Math.ceil(Math.log2(length)))
-      const { cos, sin } = ropeTables(this.config, positions, length)
-      this[Symbol.dispose]()
-      const shape = [positions, this.config.rotary / 2]
-      this.#tables = {
-        cos: this.#engine.keep(this.#engine.from(cos, shape)),
-        sin: this.#engine.keep(this.#engine.from(sin, shape)),
-        positions,
-        key,
-      }
+    if (key === "fixed") {
+      if (this.#fixed !== undefined && this.#fixed.positions >= length) return this.#fixed
+      if (this.#fixed !== undefined) this.#outgrown.push(this.#fixed)
+      return (this.#fixed = this.#make(length, key))
     }
-    return this.#tables
+    if (this.#stretched?.key === key && this.#stretched.positions >= length) return this.#stretched
+    disposeTables(this.#stretched)
+    return (this.#stretched = this.#make(length, key))
   }
 
   /** Rotates x [tokens, heads · headDim] in place; use the result instead of x. */
@@ -135,8 +158,8 @@ export class Rotary implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#tables?.cos.dispose()
-    this.#tables?.sin.dispose()
-    this.#tables = undefined
+    for (const tables of [this.#fixed, this.#stretched, ...this.#outgrown.splice(0)]) disposeTables(tables)
+    this.#fixed = undefined
+    this.#stretched = undefined
   }
 }
