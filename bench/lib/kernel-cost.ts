@@ -63,6 +63,18 @@ const COSTS: { readonly [K in keyof RequiredKernels]?: Cost } = {
       bytes: weightBytes(format, n * k) + 4 * (m * n + m * k + r * (m + n)),
     }
   },
+  linearGroup: (a) => {
+    const [m, k] = [a[1]!, a[2]!]
+    let [label, flops, bytes] = [`linearGroup ${m}x(`, 0, 4 * m * k]
+    for (let at = 3; at < a.length; at += 9) {
+      const [format, n, r] = [a[at + 2]!, a[at + 3]!, a[at + 5] === 0 ? 0 : a[at + 7]!]
+      if (n === 0) continue
+      label += `${at > 3 ? "+" : ""}${n}`
+      flops += 2 * m * (n * k + r * (n + k))
+      bytes += weightBytes(format, n * k) + 4 * (m * n + r * (n + k))
+    }
+    return { label: `${label})x${k} ${formatOf(a[5]!).id}${a[8] === 0 ? "" : ` r${a[10]}`}`, flops, bytes }
+  },
   linearBackwardInput: (a) => {
     const [format, m, n, k, r] = [a[3]!, a[4]!, a[5]!, a[6]!, a[9]!]
     return {

@@ -134,6 +134,42 @@ export interface RequiredKernels {
     r: number,
     accumulate: number,
   ): void
+  /**
+   * Up to three linear layers on the same x, for passes without gradients: y_i[m, n_i] = x[m, k] · W_iᵀ + scale_i · (x · A_iᵀ) · B_iᵀ + bias_i. W_i is [n_i, k] in any weight
+   * format of its own; A_i f32 [r_i, k] and B_i f32 [n_i, r_i] are both given or both NONE; n_i 0 (with NONE everywhere) leaves a layer out.
+   */
+  linearGroup(
+    x: H,
+    m: number,
+    k: number,
+    y0: H,
+    w0: H,
+    format0: number,
+    n0: number,
+    bias0: H,
+    a0: H,
+    b0: H,
+    r0: number,
+    scale0: number,
+    y1: H,
+    w1: H,
+    format1: number,
+    n1: number,
+    bias1: H,
+    a1: H,
+    b1: H,
+    r1: number,
+    scale1: number,
+    y2: H,
+    w2: H,
+    format2: number,
+    n2: number,
+    bias2: H,
+    a2: H,
+    b2: H,
+    r2: number,
+    scale2: number,
+  ): void
   /** dx[m, k] = dy[m, n] · W + dt[m, r] · A (+ dx). W [n, k] in any weight format; dt and a may be NONE; a is f32 [r, k]. */
   linearBackwardInput(
     dx: H,

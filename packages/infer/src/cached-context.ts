@@ -138,5 +138,6 @@ export const tensorContext = (
     block: (_layer, x, body) => engine.scope(() => body(x)),
     dropout: undefined,
     adapters,
+    grouped: true,
   }
 }

@@ -20,8 +20,8 @@ __attribute__((noinline)) void throw_freed(Backend* b, const char* where, const 
 }
 
 napi_value call_kernel(napi_env env, napi_callback_info callback) {
-  napi_value values[25];
-  size_t argc = 25;
+  napi_value values[30];
+  size_t argc = 30;
   void* data;
   napi_get_cb_info(env, callback, &argc, values, nullptr, &data);
   const KernelClosure& closure = *static_cast<KernelClosure*>(data);

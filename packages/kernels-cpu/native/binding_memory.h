@@ -18,7 +18,7 @@ void run_write(Queue*, Command* c) {
   ::free(staging);
 }
 
-// Up to 184 bytes travel inside the command.
+// Up to 224 bytes travel inside the command.
 void run_write_inline(Queue*, Command* c) { memcpy(reinterpret_cast<char*>(c->args[0]), &c->args[2], c->args[1]); }
 
 void run_program_commands(Queue* q, Command* c) {

@@ -103,7 +103,7 @@ SLOTH_KERNEL_LIST(SLOTH_DEFINE_CHECK)
 
 template <class S>
 constexpr KernelInfo make_info(const char* name, const char* names, void (*check)(Check&), void (*(*lookup)(const KernelTable&))()) {
-  static_assert(S::count <= 25, "Command::args is too small");
+  static_assert(S::count <= 30, "Command::args is too small");
   return KernelInfo{name, names, count_names(names), S::count, name_index(names, "seed"), S::types, &S::run, check, lookup};
 }
 

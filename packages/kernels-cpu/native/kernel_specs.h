@@ -28,7 +28,7 @@ struct Check {
     int64_t integer;
     double real;
   };
-  Arg args[25];
+  Arg args[30];
   int failed = -1;  // index of the argument at fault
   char message[128];
 
@@ -194,6 +194,21 @@ struct Check {
       c.f32(9, c.n(5), c.n(10));                                                                                                                       \
     }                                                                                                                                                  \
     c.flag(11);                                                                                                                                        \
+  })                                                                                                                                                   \
+  SPEC(linearGroup, "x,m,k,y0,w0,format0,n0,bias0,a0,b0,r0,scale0,y1,w1,format1,n1,bias1,a1,b1,r1,scale1,y2,w2,format2,n2,bias2,a2,b2,r2,scale2", {    \
+    c.f32(0, c.n(1), c.n(2));                                                                                                                          \
+    for (int at = 3; at < 30; at += 9) {                                                                                                               \
+      c.f32(at, c.n(1), c.n(at + 3));                                                                                                                  \
+      if (c.n(at + 3) == 0) continue;                                                                                                                  \
+      c.weight(at + 1, at + 2, c.n(at + 3), c.n(2));                                                                                                   \
+      c.optionalF32(at + 4, c.n(at + 3));                                                                                                              \
+      if (c.given(at + 5) != c.given(at + 6)) c.fail(c.given(at + 5) ? at + 6 : at + 5, "and its partner (a, b) must both be given or both be NONE");  \
+      if (c.given(at + 5)) {                                                                                                                           \
+        c.f32(at + 5, c.n(at + 7), c.n(2));                                                                                                            \
+        c.f32(at + 6, c.n(at + 3), c.n(at + 7));                                                                                                       \
+        c.finite(at + 8);                                                                                                                              \
+      }                                                                                                                                                \
+    }                                                                                                                                                  \
   })                                                                                                                                                   \
   SPEC(linearBackwardInput, "dx,dy,w,format,m,n,k,dt,a,r,accumulate", {                                                                                \
     c.f32(0, c.n(4), c.n(6));                                                                                                                          \

@@ -63,6 +63,10 @@ struct KernelTable {
                  int64_t accumulate);
   void (*linear)(Pool*, float* y, const float* x, const void* w, int64_t format, int64_t m, int64_t n, int64_t k, const float* bias, const float* t,
                  const float* b, int64_t r, int64_t accumulate);
+  void (*linearGroup)(Pool*, const float* x, int64_t m, int64_t k, float* y0, const void* w0, int64_t format0, int64_t n0, const float* bias0, const float* a0,
+                      const float* b0, int64_t r0, double scale0, float* y1, const void* w1, int64_t format1, int64_t n1, const float* bias1, const float* a1,
+                      const float* b1, int64_t r1, double scale1, float* y2, const void* w2, int64_t format2, int64_t n2, const float* bias2, const float* a2,
+                      const float* b2, int64_t r2, double scale2);
   void (*linearBackwardInput)(Pool*, float* dx, const float* dy, const void* w, int64_t format, int64_t m, int64_t n, int64_t k, const float* dt,
                               const float* a, int64_t r, int64_t accumulate);
 

@@ -17,12 +17,12 @@ struct Queue;
 struct Command;
 typedef void (*CommandRun)(Queue* queue, Command* command);
 
-// Fixed size: the longest kernel (attentionBackward) has 23 arguments.
+// Fixed size: the longest kernel (linearGroup) has 30 arguments.
 struct Command {
   CommandRun run;
   void (*kernel)();
   const char* name;
-  uint64_t args[25];
+  uint64_t args[30];
 };
 
 struct Queue {

@@ -1,5 +1,5 @@
 import { SlothError } from "@sloth/core"
-import { linear, type ForwardContext, type Linear, type LinearAdapter, type Tensor } from "@sloth/tensor"
+import { linear, type ForwardContext, type Linear, type LinearAdapter, type LowRank, type Tensor } from "@sloth/tensor"
 import type { CausalLM } from "./causal-lm.ts"
 
 /** Settings of a LoRA. Source: Hu et al. 2021; rsLoRA: Kalajdzievski 2023; names as PEFT 0.17 in the documented table. */
@@ -53,16 +53,20 @@ export class Lora implements LinearAdapter {
   }
 
   forward(ctx: ForwardContext, layer: Linear, x: Tensor): Tensor {
-    const drop =
+    return linear(x, layer.weight.tensor, layer.bias?.tensor, this.#product(ctx))
+  }
+
+  lowRank(ctx: ForwardContext): LowRank | undefined {
+    const product = this.#product(ctx)
+    return product.dropout === undefined ? product : undefined
+  }
+
+  #product(ctx: ForwardContext): LowRank {
+    const dropout =
       ctx.dropout !== undefined && this.dropout > 0
         ? { p: this.dropout, seed: ctx.dropout.seed, step: ctx.dropout.step, stream: this.stream }
         : undefined
-    return linear(x, layer.weight.tensor, layer.bias?.tensor, {
-      a: this.a,
-      b: this.b,
-      scale: this.scale,
-      dropout: drop,
-    })
+    return { a: this.a, b: this.b, scale: this.scale, dropout }
   }
 }
 

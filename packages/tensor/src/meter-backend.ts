@@ -107,6 +107,9 @@ export const createMeterBackend = (
   const costs: { [K in keyof RequiredKernels]?: Cost } = {
     matmul: (_c, _a, _b, m, n, k) => count(2 * m! * n! * k!, 0),
     linear: (_y, _x, _w, _f, m, n, k, _bias, _t, _b, r) => count(2 * m! * n! * (k! + r!), 0),
+    linearGroup: (_x, m, k, ...l) => {
+      for (let i = 0; i < l.length; i += 9) count(2 * m! * (l[i + 3]! * (k! + l[i + 7]!) + l[i + 7]! * k!), 0)
+    },
     linearBackwardInput: (_dx, _dy, _w, _f, m, n, k, _dt, _a, r) => count(2 * m! * k! * (n! + r!), 0),
     attention: (_o, _l, _q, _lq, _k, _lk, _v, _lv, s, c, tokens, heads, _kv, dim, _scale, window) =>
       count(4 * heads! * dim! * pairs(s!, c!, tokens!, window!), 0),

@@ -1,6 +1,7 @@
 import type { ModelBody } from "@sloth/model"
 import {
   add,
+  forwardTogether,
   gatedActivation,
   gatherRows,
   scatterRows,
@@ -55,9 +56,16 @@ export const build = (config: LlamaConfig, m: ModuleBuilder): ModelBody => {
   ): Tensor => {
     const tokens = x.shape[0]!
     const normed = layer.inputNorm.forward(x) // [tokens, hidden]
-    let q = layer.q.forward(ctx, read === undefined ? normed : gatherRows(normed, read.rows)) // [tokens or read, heads · headDim]
-    let k = layer.k.forward(ctx, normed) // [tokens, kvHeads · headDim]
-    const v = layer.v.forward(ctx, normed) // [tokens, kvHeads · headDim]
+    // q [tokens or read, heads · headDim], k and v [tokens, kvHeads · headDim]
+    let [q, k, v] = (
+      read === undefined
+        ? forwardTogether(ctx, normed, [layer.q, layer.k, layer.v])
+        : [
+            layer.q.forward(ctx, gatherRows(normed, read.rows)),
+            layer.k.forward(ctx, normed),
+            layer.v.forward(ctx, normed),
+          ]
+    ) as [Tensor, Tensor, Tensor]
     if (layer.rotates) {
       q = rotary.forward(read === undefined ? ctx : { ...ctx, positions: read.positions }, q, heads, headDim)
       k = rotary.forward(ctx, k, kvHeads, headDim)
@@ -70,10 +78,10 @@ export const build = (config: LlamaConfig, m: ModuleBuilder): ModelBody => {
       attended = gatherRows(attended, read.rows) // [read, heads · headDim]
       residual = gatherRows(x, read.rows) // [read, hidden]
     }
-    const middle = add(residual, layer.o.forward(ctx, attended)) // [tokens or read, hidden]
-    const mlpInput = layer.mlpNorm.forward(middle)
-    const h = gatedActivation(layer.gate.forward(ctx, mlpInput), layer.up.forward(ctx, mlpInput), "silu") // [tokens, intermediate]
-    return add(middle, layer.down.forward(ctx, h)) // [tokens, hidden]
+    const middle = add(residual, forwardTogether(ctx, attended, [layer.o])[0]!) // [tokens or read, hidden]
+    const [gate, up] = forwardTogether(ctx, layer.mlpNorm.forward(middle), [layer.gate, layer.up]) // [tokens, intermediate]
+    const h = gatedActivation(gate!, up!, "silu") // [tokens, intermediate]
+    return add(middle, forwardTogether(ctx, h, [layer.down])[0]!) // [tokens, hidden]
   }
   // Any trainable tensor of a layer: it makes a checkpointed block record itself even where its input carries no gradient.
   const anchor = (layer: (typeof layers)[number]): Tensor | undefined => {

@@ -346,68 +346,136 @@ SLOTH_NOINLINE void skinny_task(const Skinny& s, int64_t n0, int64_t n1, float* 
 static void dot_blocks(Skinny& s, float* out, int zero) {
   s.dots = out;
   s.ldd = s.k / 32 * DOT_FLOATS;
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);  // lane l takes the j with dot_lane(j) = l
+  const vf taken = vset(-static_cast<float>(16 + zero));
   for (int64_t i = 0; i < s.m; i++) {
     for (int64_t b = 0; b < s.k / 32; b++) {
       const float* x = s.x + i * s.ldx + b * 32;
       float* o = out + i * s.ldd + b * DOT_FLOATS;
-      float sum = 0;
-      for (int j = 0; j < 16; j++) {
-        const int lane = dot_lane(j);
-        o[lane] = x[j];
-        o[16 + lane] = x[16 + j];
-        o[32 + lane] = -static_cast<float>(16 + zero) * (x[j] + x[16 + j]);
-        sum += x[j] + x[16 + j];
-      }
+      const vf lo = _mm512_permutexvar_ps(order, vload(x)), hi = _mm512_permutexvar_ps(order, vload(x + 16));
+      const vf both = vadd(lo, hi);
+      vstore(o, lo);
+      vstore(o + 16, hi);
+      vstore(o + 32, vmul(both, taken));
       o[48] = o[50] = o[51] = 0.0f;
-      o[49] = sum;
+      o[49] = vsum(both);
     }
   }
 }
 #endif
 
-// Shared scratch slot of the copied rows of x and t.
+// Shared scratch slots: copied rows of x and t, and the low-rank products of a group with many rows.
 static const int SLOT_SKINNY = 0;
+static const int SLOT_GROUP = 6;
 
-static void skinny_run(Pool* pool, float* y, int64_t ldy, const float* x, const void* w, int64_t format, int64_t m, int64_t n, int64_t k, const float* bias,
-                       const float* t, const float* b, int64_t r, int64_t accumulate) {
-  Skinny s = {};
-  s.y = y;
-  s.ldy = ldy;
-  s.m = m;
-  s.ldx = (k + 31) / 32 * 32 + 16;  // 16 more: rows of 1024 floats would share their cache sets
-  s.w = static_cast<const uint8_t*>(w);
-  s.rowBytes = format_row_bytes(format, k);
-  s.bias = bias;
-  s.ldt = t ? (r + VW - 1) / VW * VW : 0;
-  s.b = b;
-  s.r = t ? r : 0;
-  s.k = k;
-  s.accumulate = accumulate;
-  float* copy = static_cast<float*>(pool_shared(pool, SLOT_SKINNY, static_cast<size_t>(m) * static_cast<size_t>(s.ldx + s.ldt + (m <= DOT_ROWS ? k * 2 : 0)) * 4 + 64));
+// A linear layer of a group that shares x. Its low-rank part is either t and b, or a, b and scale, from which t is made.
+struct GroupMember {
+  float* y;
+  const void* w;
+  int64_t format, n;
+  const float* bias;
+  const float* t;
+  const float* a;
+  const float* b;
+  int64_t r;
+  float scale;
+  int64_t accumulate;
+};
+static const int GROUP_MOST = 3;
+
+static void skinny_group(Pool* pool, const GroupMember* members, int count, const float* x, int64_t m, int64_t k) {
+  Skinny list[GROUP_MOST];
+  const int64_t ldx = (k + 31) / 32 * 32 + 16;  // 16 more: rows of 1024 floats would share their cache sets
+  int64_t low = 0;
+  for (int g = 0; g < count; g++) low += members[g].r > 0 ? ceil_div(members[g].r, VW) * VW : 0;
+  const int64_t dots = m <= DOT_ROWS ? m * k * 2 : 0;
+  float* copy = static_cast<float*>(pool_shared(pool, SLOT_SKINNY, static_cast<size_t>(m * (ldx + low) + count * (dots + 16)) * 4 + 64));
   for (int64_t i = 0; i < m; i++) {
-    memcpy(copy + i * s.ldx, x + i * k, static_cast<size_t>(k) * 4);
-    memset(copy + i * s.ldx + k, 0, static_cast<size_t>(s.ldx - k) * 4);
+    memcpy(copy + i * ldx, x + i * k, static_cast<size_t>(k) * 4);
+    memset(copy + i * ldx + k, 0, static_cast<size_t>(ldx - k) * 4);
   }
-  s.x = copy;
-  if (t) {
-    float* low = copy + m * s.ldx;
+  float* at = copy + m * ldx;
+  int64_t products = 0;
+  for (int g = 0; g < count; g++) {
+    const GroupMember& e = members[g];
+    Skinny& s = list[g] = {};
+    s.y = e.y;
+    s.ldy = e.n;
+    s.x = copy;
+    s.m = m;
+    s.ldx = ldx;
+    s.w = static_cast<const uint8_t*>(e.w);
+    s.rowBytes = format_row_bytes(e.format, k);
+    s.bias = e.bias;
+    s.k = k;
+    s.accumulate = e.accumulate;
+    if (e.r <= 0) continue;
+    s.ldt = ceil_div(e.r, VW) * VW;
+    s.b = e.b;
+    s.r = e.r;
+    s.t = at;
     for (int64_t i = 0; i < m; i++) {
-      memcpy(low + i * s.ldt, t + i * r, static_cast<size_t>(r) * 4);
-      memset(low + i * s.ldt + r, 0, static_cast<size_t>(s.ldt - r) * 4);
+      if (e.t) memcpy(at + i * s.ldt, e.t + i * e.r, static_cast<size_t>(e.r) * 4);
+      memset(at + i * s.ldt + e.r, 0, static_cast<size_t>(s.ldt - e.r) * 4);
     }
-    s.t = low;
+    at += m * s.ldt;
+    products += e.t ? 0 : ceil_div(e.r, 8);
   }
+  const auto decoded_rows = [&](int worker) {
+    return m > SKINNY_TILE ? static_cast<float*>(pool_scratch(pool, worker, static_cast<size_t>(DECODED_ROWS) * 6176 * 4)) : nullptr;
+  };
+  if (products > 0) {
+    // t = scale * x * A^T of all members; a task makes 8 columns.
+    pool_for(pool, static_cast<int>(products), [&](int task, int worker) {
+      float* decoded = decoded_rows(worker);
+      for (int g = 0; g < count; g++) {
+        const GroupMember& e = members[g];
+        const int tasks = e.r > 0 && !e.t ? static_cast<int>(ceil_div(e.r, 8)) : 0;
+        if (task >= tasks) {
+          task -= tasks;
+          continue;
+        }
+        Skinny s = list[g];
+        s.y = const_cast<float*>(s.t);
+        s.ldy = s.ldt;
+        s.w = reinterpret_cast<const uint8_t*>(e.a);
+        s.rowBytes = k * 4;
+        s.bias = nullptr;
+        s.t = nullptr;
+        s.r = 0;
+        s.accumulate = 0;
+        const int64_t n0 = task * 8, n1 = min_i(e.r, n0 + 8);
+        skinny_task<FormatF32>(s, n0, n1, decoded);
+        for (int64_t i = 0; i < m; i++) {
+          for (int64_t j = n0; j < n1; j++) s.y[i * s.ldy + j] *= e.scale;
+        }
+        return;
+      }
+    });
+  }
+  // Tasks of about 24 KB of weights: short against the whole, long against the cost of handing them out.
+  int64_t grain[GROUP_MOST], first[GROUP_MOST + 1];
+  first[0] = 0;
+  for (int g = 0; g < count; g++) {
+    grain[g] = max_i(8, min_i(512, 24576 / max_i(1, list[g].rowBytes))) / 8 * 8;
+    first[g + 1] = first[g] + ceil_div(members[g].n, grain[g]);
 #if defined(SLOTH_SIMD_AVX512)
-  if (m <= DOT_ROWS) SLOTH_WITH_FORMAT(format, F, if (F::DOT_SCALES > 0) dot_blocks(s, copy + m * (s.ldx + s.ldt), F::DOT_ZERO))
+    if (dots > 0) {
+      SLOTH_WITH_FORMAT(members[g].format, F, {
+        if (F::DOT_SCALES > 0) {
+          dot_blocks(list[g], at, F::DOT_ZERO);
+          at += dots;
+        }
+      })
+    }
 #endif
-  // Tasks of about 48 KB of weights: short against the whole, long against the cost of handing them out.
-  const int64_t grain = max_i(8, min_i(512, 49152 / max_i(1, s.rowBytes))) / 8 * 8;
-  const int64_t tasks = ceil_div(n, grain);
-  pool_for(pool, static_cast<int>(tasks), [&](int task, int worker) {
-    float* decoded = nullptr;
-    if (m > SKINNY_TILE) decoded = static_cast<float*>(pool_scratch(pool, worker, static_cast<size_t>(DECODED_ROWS) * 6176 * 4));
-    const int64_t n0 = task * grain, n1 = min_i(n, n0 + grain);
-    SLOTH_WITH_FORMAT(format, F, skinny_task<F>(s, n0, n1, decoded))
+  }
+  pool_for(pool, static_cast<int>(first[count]), [&](int task, int worker) {
+    float* decoded = decoded_rows(worker);
+    int g = 0;
+    while (task >= first[g + 1]) g++;
+    const int64_t n0 = (task - first[g]) * grain[g], n1 = min_i(members[g].n, n0 + grain[g]);
+    SLOTH_WITH_FORMAT(members[g].format, F, skinny_task<F>(list[g], n0, n1, decoded))
   });
 }
 
@@ -422,7 +490,8 @@ static void linear(Pool* pool, float* y, const float* x, const void* w, int64_t 
   }
   if (m <= 0 || n <= 0) return;
   if (m <= SKINNY && k > 0) {
-    skinny_run(pool, y, n, x, w, format, m, n, k, bias, t, b, r, accumulate);
+    const GroupMember only = {y, w, format, n, bias, t, nullptr, b, r, 1.0f, accumulate};
+    skinny_group(pool, &only, 1, x, m, k);
     return;
   }
   Gemm g = {};
@@ -446,6 +515,37 @@ static void linear(Pool* pool, float* y, const float* x, const void* w, int64_t 
   g.alpha = 1.0f;
   g.accumulate = accumulate;
   gemm_run(pool, g);
+}
+
+static void linearGroup(Pool* pool, const float* x, int64_t m, int64_t k, float* y0, const void* w0, int64_t format0, int64_t n0, const float* bias0,
+                        const float* a0, const float* b0, int64_t r0, double scale0, float* y1, const void* w1, int64_t format1, int64_t n1, const float* bias1,
+                        const float* a1, const float* b1, int64_t r1, double scale1, float* y2, const void* w2, int64_t format2, int64_t n2, const float* bias2,
+                        const float* a2, const float* b2, int64_t r2, double scale2) {
+  if (m <= 0) return;
+  const GroupMember all[GROUP_MOST] = {
+      {y0, w0, format0, n0, bias0, nullptr, a0, b0, a0 ? r0 : 0, static_cast<float>(scale0), 0},
+      {y1, w1, format1, n1, bias1, nullptr, a1, b1, a1 ? r1 : 0, static_cast<float>(scale1), 0},
+      {y2, w2, format2, n2, bias2, nullptr, a2, b2, a2 ? r2 : 0, static_cast<float>(scale2), 0},
+  };
+  GroupMember members[GROUP_MOST];
+  int count = 0;
+  for (const GroupMember& e : all) {
+    if (e.n > 0) members[count++] = e;
+  }
+  if (count == 0) return;
+  if (m <= SKINNY && k > 0) {
+    skinny_group(pool, members, count, x, m, k);
+    return;
+  }
+  for (int g = 0; g < count; g++) {
+    const GroupMember& e = members[g];
+    float* t = nullptr;
+    if (e.r > 0) {
+      t = static_cast<float*>(pool_shared(pool, SLOT_GROUP, static_cast<size_t>(m * e.r) * 4));
+      matmul(pool, t, x, e.a, m, e.r, k, 0, 1, static_cast<double>(e.scale), 0);
+    }
+    linear(pool, e.y, x, e.w, e.format, m, e.n, k, e.bias, t, e.b, e.r, 0);
+  }
 }
 
 static void linearBackwardInput(Pool* pool, float* dx, const float* dy, const void* w, int64_t format, int64_t m, int64_t n, int64_t k, const float* dt,

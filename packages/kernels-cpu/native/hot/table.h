@@ -10,6 +10,7 @@
 static void hot_fill(KernelTable& t) {
   t.matmul = matmul;
   t.linear = linear;
+  t.linearGroup = linearGroup;
   t.linearBackwardInput = linearBackwardInput;
   t.dequantize = dequantize;
   t.quantize = quantize;

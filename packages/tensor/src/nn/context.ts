@@ -22,4 +22,6 @@ export interface ForwardContext {
   readonly dropout: { readonly seed: number; readonly step: number } | undefined
   /** False runs the base model without its adapters. */
   readonly adapters: boolean
+  /** True where no gradient is wanted, as in generation: layers that share an input may be computed in one call. */
+  readonly grouped?: boolean
 }

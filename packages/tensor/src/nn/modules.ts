@@ -1,6 +1,6 @@
 import type { Engine } from "../engine.ts"
 import { embedding } from "../ops/rows.ts"
-import { linear } from "../ops/linear.ts"
+import { linear, linearGroup, type LowRank } from "../ops/linear.ts"
 import { rmsNorm } from "../ops/norm.ts"
 import { rope } from "../ops/attention.ts"
 import { ropeTables, type RopeConfig } from "../rope-tables.ts"
@@ -20,6 +20,8 @@ export interface LinearAdapter {
   readonly kind: string
   /** The layer's output for x [tokens, in]: [tokens, out]. */
   forward(ctx: ForwardContext, layer: Linear, x: Tensor): Tensor
+  /** The adapter as a low-rank product, where that is all it does in this pass; lets layers that share an input be computed in one call. */
+  lowRank?(ctx: ForwardContext): LowRank | undefined
   /** Trainable tensors by their suffix in a PEFT file, such as "lora_A.weight". */
   readonly tensors: Readonly<Record<string, Tensor>>
 }
@@ -48,6 +50,20 @@ export class Linear {
       ? this.adapter.forward(ctx, this, x)
       : linear(x, this.weight.tensor, this.bias?.tensor)
   }
+}
+
+/** `forward` of up to three layers on the same x [tokens, in]: in one kernel call where the context allows it and all adapters are low-rank products. */
+export const forwardTogether = (ctx: ForwardContext, x: Tensor, layers: readonly Linear[]): Tensor[] => {
+  if (ctx.grouped !== true || ctx.engine.tape !== undefined) return layers.map((layer) => layer.forward(ctx, x))
+  const group = layers.map(({ weight, bias, adapter }) => ({
+    weight: weight.tensor,
+    bias: bias?.tensor,
+    plain: adapter === undefined || !ctx.adapters,
+    low: ctx.adapters ? adapter?.lowRank?.(ctx) : undefined,
+  }))
+  return group.every((l) => l.plain || l.low !== undefined)
+    ? linearGroup(x, group)
+    : layers.map((layer) => layer.forward(ctx, x))
 }
 
 /** Rows of a table picked by token id. */

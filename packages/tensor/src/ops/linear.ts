@@ -1,3 +1,4 @@
+import { SlothError } from "@sloth/core"
 import { handleOf, shapeMismatch, type Tensor } from "../tensor.ts"
 import { apply, F32_TOLERANCE, type Op } from "../op.ts"
 import { weightFormat } from "../weight-format.ts"
@@ -156,4 +157,41 @@ export const linear = (x: Tensor, w: Tensor, bias?: Tensor, low?: LowRank): Tens
     throw shapeMismatch("linear", `A [rank, ${inner}] and B [${w.shape[0]}, rank]`, low.a.shape, low.b.shape)
   const drop = low?.dropout !== undefined && low.dropout.p > 0 ? low.dropout : undefined
   return apply(x.engine, linearOp, { scale: low?.scale ?? 0, drop }, [x, w, bias, low?.a, low?.b])[0]!
+}
+
+/** One layer of {@link linearGroup}. */
+export interface GroupedLinear {
+  /** [out, in] in any weight format. */
+  readonly weight: Tensor
+  readonly bias: Tensor | undefined
+  /** Without dropout. */
+  readonly low: LowRank | undefined
+}
+
+/**
+ * `linear` of up to three layers that share their input, in one kernel call and without a tape: every y_i is [tokens, out_i]. Threads are called together once for all of
+ * them, which small layers feel.
+ */
+export const linearGroup = (x: Tensor, layers: readonly GroupedLinear[]): Tensor[] => {
+  const { engine } = x
+  const inner = x.shape.at(-1)!
+  const tokens = x.size / inner
+  if (layers.length < 1 || layers.length > 3)
+    throw new SlothError("SLOTH_TENSOR_SHAPE", {
+      what: `linearGroup takes one to three layers, not ${layers.length}.`,
+      fields: { layers: layers.length },
+    })
+  const args: number[] = []
+  const outputs = layers.map(({ weight, bias, low }) => {
+    const out = weight.shape[0]!
+    if (weight.shape[1] !== inner)
+      throw shapeMismatch("linearGroup", "x [tokens, in] and every W [out, in]", x.shape, weight.shape)
+    const y = engine.empty([tokens, out])
+    args.push(y.handle, weight.handle, weightFormat(weight.dtype).code, out, handleOf(bias))
+    args.push(handleOf(low?.a), handleOf(low?.b), low?.a.shape[0] ?? 0, low?.scale ?? 0)
+    return y
+  })
+  while (args.length < 27) args.push(0)
+  ;(engine.backend.kernels.linearGroup as (...args: number[]) => void)(x.handle, tokens, inner, ...args)
+  return outputs
 }

@@ -1,4 +1,4 @@
-import type { RequiredKernels } from "@sloth/core"
+import type { BufferHandle, RequiredKernels } from "@sloth/core"
 
 import type { Define } from "./call.ts"
 import type { FloatArray } from "./memory.ts"
@@ -23,7 +23,9 @@ export function addScaled(
 }
 
 /** Matrix products. */
-export const productKernels = (define: Define): Pick<RequiredKernels, "matmul" | "linear" | "linearBackwardInput"> => ({
+export const productKernels = (
+  define: Define,
+): Pick<RequiredKernels, "matmul" | "linear" | "linearGroup" | "linearBackwardInput"> => ({
   matmul: define("matmul", (call, c, a, b, m, n, k, transA, transB, alpha, accumulate) => {
     call.whole("m", m)
     call.whole("n", n)
@@ -66,6 +68,44 @@ export const productKernels = (define: Define): Pick<RequiredKernels, "matmul" |
         if (low !== undefined && up !== undefined) total += dot(low, i * r, up, j * r, r)
         if (offset !== undefined) total += offset[j]!
         target[i * n + j] = total + (accumulate ? target[i * n + j]! : 0)
+      }
+    }
+  }),
+
+  linearGroup: define("linearGroup", (c, x, m, k, ...layers) => {
+    c.whole("m", m)
+    c.whole("k", k)
+    const source = c.float("x", x, m * k)
+    for (let i = 0; i < 3; i++) {
+      const [y, w, format, n, bias, a, b, r, scale] = layers.slice(i * 9, i * 9 + 9) as [
+        BufferHandle,
+        BufferHandle,
+        number,
+        number,
+        BufferHandle,
+        BufferHandle,
+        BufferHandle,
+        number,
+        number,
+      ]
+      c.whole(`n${i}`, n)
+      c.whole(`r${i}`, r)
+      if (n === 0) continue
+      const weight = c.weight(`w${i}`, w, format, n, k)
+      const offset = c.maybeFloat(`bias${i}`, bias, n)
+      const down = c.maybeFloat(`a${i}`, a, r * k)
+      const up = c.maybeFloat(`b${i}`, b, n * r)
+      c.require((down === undefined) === (up === undefined), `a${i}`, `and b${i} must be given together`)
+      const target = c.floatOut(`y${i}`, y, m * n)
+      for (let row = 0; row < m; row++) {
+        const low = Float64Array.from({ length: down === undefined ? 0 : r }, (_, q) =>
+          dot(source, row * k, down!, q * k, k),
+        )
+        for (let j = 0; j < n; j++)
+          target[row * n + j] =
+            dot(source, row * k, weight.row(j), 0, k) +
+            (up === undefined ? 0 : scale * dot(low, 0, up, j * r, r)) +
+            (offset?.[j] ?? 0)
       }
     }
   }),

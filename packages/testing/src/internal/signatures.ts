@@ -20,6 +20,8 @@ export const signatures: Record<keyof RequiredKernels, string> = {
   countNonFinite: "out* slot# x* n#",
   matmul: "c* a* b* m# n# k# transA# transB# alpha. accumulate#",
   linear: "y* x* w* format# m# n# k# bias? t? b? r# accumulate#",
+  linearGroup:
+    "x* m# k# y0* w0* format0# n0# bias0? a0? b0? r0# scale0. y1* w1* format1# n1# bias1? a1? b1? r1# scale1. y2* w2* format2# n2# bias2? a2? b2? r2# scale2.",
   linearBackwardInput: "dx* dy* w* format# m# n# k# dt? a? r# accumulate#",
   dequantize: "out* w* format# rows# cols#",
   quantize: "out* x* format# rows# cols#",

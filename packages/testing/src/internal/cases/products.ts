@@ -3,7 +3,7 @@ import { weightFormats } from "@sloth/tensor"
 
 import { Data, whole } from "../data.ts"
 import { F32, productMagnitude, sumError, transpose } from "../tolerance.ts"
-import type { KernelCase, Twin } from "../twin.ts"
+import type { KernelCase, Twin, TwinArguments } from "../twin.ts"
 
 type Cases<N extends keyof RequiredKernels> = Record<N, KernelCase[]>
 
@@ -26,7 +26,7 @@ const SHAPES: readonly (readonly [number, number, number])[] = [
 const add = (a: Float64Array, b: ArrayLike<number>): Float64Array => a.map((value, i) => value + Math.abs(b[i]!))
 
 /** Cases of the matrix products, in every weight format. */
-export const productCases: Cases<"matmul" | "linear" | "linearBackwardInput"> = {
+export const productCases: Cases<"matmul" | "linear" | "linearGroup" | "linearBackwardInput"> = {
   matmul: SHAPES.flatMap(([m, n, k]) =>
     [0, 1, 2, 3].map((mode) => ({
       label: `${m}x${n}x${k}${mode & 1 ? ", a transposed" : ""}${mode & 2 ? ", b transposed" : ""}`,
@@ -95,6 +95,79 @@ export const productCases: Cases<"matmul" | "linear" | "linearBackwardInput"> = 
                 ),
               `linear${hasBias ? " bias" : ""}${hasAdapter ? " adapter" : ""}${accumulate ? " added" : ""}`,
             )
+          }
+        },
+      }
+    }),
+  ),
+
+  linearGroup: testFormats().flatMap((format) =>
+    SHAPES.map(([m, n, wanted], index) => {
+      // The second layer has a format of its own: what is shared between layers must not depend on the first one's.
+      const others = testFormats()
+      const second = others[(others.indexOf(format) + 1) % others.length]!
+      const k = whole(whole(wanted, format.blockSize), second.blockSize)
+      const ranks = [[1, 4, 5, 8, 16, 3, 33, 7, 2][index]!, 8, 3] as const
+      const widths = [n, n + 7, Math.max(1, n - 3)] as const
+      return {
+        label: `${format.id} and ${second.id} ${m}x${n}x${k} rank ${ranks[0]}`,
+        async run(t: Twin) {
+          const d = new Data(m + n + k + format.code + 1)
+          const x = d.floats(m * k)
+          const source = t.floats(x)
+          const layers = widths.map((width, i) => {
+            const stored = i === 1 ? second : format
+            const w = d.weight(stored.code, width, k)
+            const [bias, a, b] = [d.floats(width), d.floats(ranks[i]! * k), d.floats(width * ranks[i]!)]
+            const low = productMagnitude(x, a, m, ranks[i]!, k)
+            return {
+              code: stored.code,
+              width,
+              bias,
+              base: productMagnitude(x, w.values, m, width, k),
+              adapter: productMagnitude(low, b, m, width, ranks[i]!),
+              weight: t.bytes(w.bytes),
+              offset: t.floats(bias),
+              down: t.floats(a),
+              up: t.floats(b),
+            }
+          })
+          const scale = 0.75
+          // One to three layers, bare, with bias, with adapters, and with both; adapters also on some of them only.
+          for (const [count, biases, adapters] of [
+            [3, 7, 7],
+            [1, 0, 0],
+            [2, 0, 0],
+            [3, 1, 0],
+            [1, 0, 1],
+            [3, 2, 5],
+          ] as const) {
+            const args: (number | ReturnType<Twin["output"]>)[] = []
+            const outputs = layers.map((l, i) => {
+              if (i >= count) {
+                args.push(NONE, NONE, 0, 0, NONE, NONE, NONE, 0, 0)
+                return undefined
+              }
+              const [hasBias, hasAdapter] = [(biases >> i) & 1, (adapters >> i) & 1]
+              const out = t.output(m * l.width)
+              args.push(out, l.weight, l.code, l.width, hasBias ? l.offset : NONE)
+              args.push(hasAdapter ? l.down : NONE, hasAdapter ? l.up : NONE, hasAdapter ? ranks[i]! : 0, scale)
+              return { ...l, out, hasBias, hasAdapter, rank: ranks[i]! }
+            })
+            t.call("linearGroup", ...([source, m, k, ...args] as unknown as TwinArguments<"linearGroup">))
+            for (const o of outputs)
+              if (o !== undefined)
+                await t.compare(
+                  o.out,
+                  // The low-rank product is rounded twice: once when x · Aᵀ is made and once in the sum over the rank.
+                  (i) =>
+                    sumError(
+                      2 * k + o.rank + 3,
+                      o.base[i]! + o.hasAdapter * scale * o.adapter[i]! + o.hasBias * Math.abs(o.bias[i % o.width]!),
+                      t.epsilon,
+                    ),
+                  `linearGroup of ${count}${o.hasBias ? " bias" : ""}${o.hasAdapter ? " adapter" : ""}`,
+                )
           }
         },
       }
