@@ -80,7 +80,7 @@ if (parityPath !== undefined) {
       ...checks.map((c) =>
         "skipped" in c
           ? `| ${cell(c.what)} | ${cell(c.skipped)} | | skipped |`
-          : `| ${cell(c.what)} | ${cell(c.value)} | ${cell(c.bar)} | ${c.ok ? "reached" : "MISSED"} |`,
+          : `| ${cell(c.what)} | ${cell(c.value)} | ${cell(c.bar)} | ${c.ok ? "reached" : c.known === true ? `missed: ${cell(c.note ?? "")}` : "MISSED"} |`,
       ),
     ].join("\n"),
   )

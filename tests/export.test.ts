@@ -14,6 +14,7 @@ import {
 import { attachLora, openModelFiles, type CausalLM, type LoraConfig, type ModelFiles } from "@sloth/model"
 import { llamaFamily } from "@sloth/model-llama"
 import { createReferenceBackend, Engine } from "@sloth/tensor"
+import { describeExporter } from "@sloth/testing"
 import { fill } from "./support/smollm2.ts"
 import { LLAMA_CPP_ABSENT, llamaCpp, llamaCppPresent } from "./support/llama-cpp.ts"
 import { writeRandomNano } from "./support/random-nano.ts"
@@ -35,8 +36,8 @@ const lora: LoraConfig = {
 }
 
 /** A model with an adapter that changes what it says. */
-const trained = (config: LoraConfig = lora): TrainedModel & { model: CausalLM } => {
-  const model = files.build(engine)
+const trained = (config: LoraConfig = lora, on = engine): TrainedModel & { model: CausalLM } => {
+  const model = files.build(on)
   attachLora(model, config, 3)
   for (const t of model.trainables()) if (t.outer) t.tensor.write(fill(t.name, t.tensor.size, 0.1))
   return { model, files, lora: config, base: "org/base", texts }
@@ -52,7 +53,15 @@ afterAll(() => {
   engine[Symbol.dispose]()
 })
 
+const smallDisk = process.env["SLOTH_TEST_FULL_DISK"]
 const exporters: readonly Exporter[] = [peftExporter, ggufLoraExporter, ...safetensorsExporters, ...ggufExporters]
+
+for (const e of exporters)
+  describeExporter(e.name, () => e, {
+    trained: (on) => Promise.resolve(trained(lora, on)),
+    inspect: ({ verification }) => expect(verification.tensors).toBe(e.adapterOnly ? 28 : 20),
+    ...(smallDisk === undefined ? {} : { fullDisk: smallDisk }),
+  })
 
 describe("every exporter", () => {
   for (const e of exporters)
@@ -128,20 +137,20 @@ describe.skipIf(!llamaCppPresent)("llama.cpp says what Sloth says", () => {
     expect(largest).toBeLessThan(allowed)
     expect(theirs.prompt).toEqual(files.tokenizer.encode("Hello 42, what's   up?\nЖук <|im_start|>user"))
   }
-  // llama.cpp multiplies f32 and f16 weights exactly, but keeps keys and values in f16: 11 bits.
+  // The project's bars: f32 computes the same sums in another order; f16 rounds the weights, and llama.cpp then the activations, to 11 bits.
   test("merged GGUF, f32", async () => {
     const t = trained()
     const to = join(folder, "llama-f32.gguf")
     await ggufExporters[3].export(t, to)
     t.model[Symbol.dispose]()
-    await compare(to, undefined, 2e-2)
+    await compare(to, undefined, 1e-3)
   }, 60_000)
   test("merged GGUF, f16", async () => {
     const t = trained()
     const to = join(folder, "llama-f16.gguf")
     await ggufExporters[1].export(t, to)
     t.model[Symbol.dispose]()
-    await compare(to, undefined, 4e-2)
+    await compare(to, undefined, 2e-2)
   }, 60_000)
   test("base GGUF with a GGUF LoRA", async () => {
     const t = trained()
@@ -152,6 +161,6 @@ describe.skipIf(!llamaCppPresent)("llama.cpp says what Sloth says", () => {
     const adapter = join(folder, "llama-lora.gguf")
     await ggufLoraExporter.export(t, adapter)
     t.model[Symbol.dispose]()
-    await compare(base, adapter, 2e-2)
+    await compare(base, adapter, 1e-3)
   }, 60_000)
 })

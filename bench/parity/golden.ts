@@ -64,6 +64,8 @@ export const smollm2 = async ({ quick, threads, add, say }: ParityContext): Prom
   }
   using lora = files.build(engine)
   attachGoldenLora(lora, 0.02)
+  const torch = goldenJson<Record<"float32" | "float64LogSoftmax", { worst: number }>>("smollm2", "lora-grad-f32.json")
+  const theirs = `PyTorch f32 itself is ${torch.float32.worst.toExponential(1)} from the float64 gradients, ${torch.float64LogSoftmax.worst.toExponential(1)} with an exact log_softmax`
   const ways: readonly { policy?: ActivationPolicy; perPass?: number }[] = quick
     ? [{}, { policy: "recompute", perPass: 2 }]
     : [{}, { perPass: 1 }, { policy: "recompute", perPass: 2 }, { policy: "checkpoint" }]
@@ -73,11 +75,11 @@ export const smollm2 = async ({ quick, threads, add, say }: ParityContext): Prom
     const d = await gradientDifference(lora, way)
     add(
       atMost(
-        `LoRA gradients, 135M, ${d.tensors} tensors, ${name}: worst relative error`,
+        `LoRA gradients, 135M, ${d.tensors} tensors, ${name}: worst relative error against float64`,
         d.worst,
         1e-4,
         "",
-        `loss ${d.loss.toExponential(1)} nats apart`,
+        `loss ${d.loss.toExponential(1)} nats apart; ${theirs}`,
       ),
     )
   }

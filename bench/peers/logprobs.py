@@ -13,13 +13,14 @@ def main():
     a.add_argument("--texts", required=True, help="JSON file with a list of lists of token ids")
     a.add_argument("--model", help="folder of safetensors; the test model's GGUF when absent")
     a.add_argument("--adapter", help="folder of a PEFT adapter")
+    a.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"], help="what a folder of safetensors is computed in")
     a.add_argument("--threads", type=int, default=2)
     o = a.parse_args()
     torch.set_num_threads(o.threads)
     if o.model:
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(o.model, dtype=torch.float32, attn_implementation="eager")
+        model = AutoModelForCausalLM.from_pretrained(o.model, dtype=getattr(torch, o.dtype), attn_implementation="eager")
     else:
         from smollm2_model import load
 

@@ -1,8 +1,8 @@
-import { appendFileSync, mkdirSync, writeFileSync } from "node:fs"
+import { appendFileSync, writeFileSync } from "node:fs"
 import { basename, join } from "node:path"
 import { definePlugin } from "@sloth/core"
 import type { Tracker } from "@sloth/core"
-import { ggufExporters, type Exporter } from "@sloth/export"
+import { ggufExporters, writeFolder, type Exporter } from "@sloth/export"
 
 /** Follows a run and writes its losses as a CSV file. */
 const csvTracker = {
@@ -27,15 +27,21 @@ const ollamaExporter = (system: string) =>
     adapterOnly: false,
     extension: "",
     export: async (trained, to, options) => {
-      mkdirSync(to, { recursive: true })
-      // The exporter that comes with Sloth writes the weights, reads them back and compares.
-      const report = await ggufExporters[0].export(trained, join(to, "model.gguf"), options)
       const lines = ["FROM ./model.gguf", ...(system === "" ? [] : [`SYSTEM ${JSON.stringify(system)}`])]
-      writeFileSync(join(to, "Modelfile"), `${lines.join("\n")}\n`)
+      const modelfile = `${lines.join("\n")}\n`
+      // The folder appears whole or not at all, and only over an earlier one with a Modelfile.
+      const report = await writeFolder(
+        to,
+        "Modelfile",
+        async (folder) => writeFileSync(join(folder, "Modelfile"), modelfile),
+        // The exporter that comes with Sloth writes the weights, reads them back and compares.
+        (folder) => ggufExporters[0].export(trained, join(folder, "model.gguf"), options),
+      )
       return {
         ...report,
         format: "ollama",
         path: to,
+        bytes: report.bytes + Buffer.byteLength(modelfile),
         hint: `ollama create ${basename(to)} -f ${join(to, "Modelfile")}`,
       }
     },

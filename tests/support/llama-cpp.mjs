@@ -15,6 +15,10 @@ const longest = Math.max(8, ...request.texts.map((t) => t.length))
 const context = await model.createContext({
   contextSize: longest + 8,
   batchSize: longest + 8,
+  flashAttention: false,
+  // Keys and values are 16-bit otherwise, which is what would be measured then.
+  experimentalKvCacheKeyType: "F32",
+  experimentalKvCacheValueType: "F32",
   ...(request.lora ? { lora: { adapters: [{ filePath: request.lora, scale: 1 }] } } : {}),
 })
 const sequence = context.getSequence()

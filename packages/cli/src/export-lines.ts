@@ -14,7 +14,7 @@ export const exportLines = (report: ExportReport, style: Style, base: string): r
   const { verification: v } = report
   return [
     `${style.green("✓")} ${style.bold(report.format)} ${shortPath(report.path)} (${formatBytes(report.bytes)}, ${report.seconds.toFixed(1)} s)`,
-    `  verified on ${v.tokens} tokens: ${v.largest === 0 ? "log-probs are equal" : `log-probs differ by at most ${v.largest.toExponential(1)} nats, ${v.mean.toExponential(1)} on average`}; likeliest token equal at ${(100 * v.agreement).toFixed(1)} %`,
+    `  verified on ${v.tokens} tokens: ${v.largest === 0 ? "log-probs are equal" : `log-probs differ by at most ${v.largest.toExponential(1)} nats, ${v.mean.toExponential(1)} on average`}; likeliest token equal at ${(100 * v.agreement).toFixed(1)} %${v.tensors === undefined ? "" : `; ${v.tensors} tensors read back bit for bit`}`,
     `  ${style.dim("try:")} ${report.hint.replace(report.path, shortPath(report.path)).replace("<base>", isAbsolute(base) ? shortPath(base) : base)}`,
   ]
 }

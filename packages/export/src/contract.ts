@@ -22,6 +22,11 @@ export interface Verification {
   readonly mean: number
   /** Share of positions whose likeliest next token is the same, 0 to 1. */
   readonly agreement: number
+  /**
+   * Tensors that were read back from the file and hold, bit for bit, what the model in memory gives in the format that was asked for. The log-probs then differ by the
+   * format's own rounding alone. Absent where an exporter compares log-probs only.
+   */
+  readonly tensors?: number
   /** What is allowed, and why. */
   readonly allowed: { readonly largest: number; readonly mean: number; readonly reason: string }
 }

@@ -37,29 +37,20 @@ export const effectiveWeight = (model: CausalLM, ref: WeightRef): Tensor => {
   return out
 }
 
-/** Bytes of a weight in a format, rows interleaved as GGUF wants where `headDim` is given. */
-export const encodedWeight = async (
-  model: CausalLM,
-  ref: WeightRef,
-  format: string,
-  headDim?: number,
-): Promise<Uint8Array> => {
+/** Bytes of a weight in a format, rows in the model's order. */
+export const encodedWeight = async (model: CausalLM, ref: WeightRef, format: string): Promise<Uint8Array> => {
   const { engine } = model
   const f = weightFormat(format)
   const cols = ref.shape.at(-1)!
   const rows = ref.shape.reduce((a, b) => a * b, 1) / cols
   using values = effectiveWeight(model, ref)
-  let bytes: Uint8Array
-  if (format === "f32") bytes = await engine.backend.memory.read(values.handle, 0, values.size * 4)
-  else {
-    using encoded = engine.unscoped(ref.shape, format)
-    engine.backend.kernels.quantize(encoded.handle, values.handle, f.code, rows, cols)
-    bytes = await engine.backend.memory.read(encoded.handle, 0, (values.size / f.blockSize) * f.blockBytes)
-  }
-  return headDim === undefined ? bytes : interleaveRows(bytes, ref.shape[0]!, headDim)
+  if (format === "f32") return engine.backend.memory.read(values.handle, 0, values.size * 4)
+  using encoded = engine.unscoped(ref.shape, format)
+  engine.backend.kernels.quantize(encoded.handle, values.handle, f.code, rows, cols)
+  return await engine.backend.memory.read(encoded.handle, 0, (values.size / f.blockSize) * f.blockBytes)
 }
 
-/** Puts "rotate half" rows into GGUF's interleaved order. */
+/** Puts "rotate half" rows into GGUF's interleaved order, heads of as many rows as `headDim`. */
 export const interleaveRows = (bytes: Uint8Array, rows: number, headDim: number): Uint8Array => {
   const rowBytes = bytes.length / rows
   const out = new Uint8Array(bytes.length)

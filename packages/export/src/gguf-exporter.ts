@@ -10,9 +10,10 @@ import {
 } from "@sloth/model"
 import { weightFormat } from "@sloth/tensor"
 import type { Exporter, TrainedModel } from "./contract.ts"
-import { encodedWeight } from "./effective-weights.ts"
+import { encodedWeight, interleaveRows } from "./effective-weights.ts"
 import { bytesOnDisk, writeFile } from "./folder-writer.ts"
-import { allowedDifference, compareOpinions, opinionOf } from "./verify.ts"
+import { StoredTensors, weightTensors } from "./stored-tensors.ts"
+import { allowedDifference, compareOpinions, compareTokenizers, opinionOf } from "./verify.ts"
 
 /** `general.file_type` of each format (llama.cpp's llama_ftype). */
 const FILE_TYPES = { f32: 0, f16: 1, q8_0: 7, bf16: 32 } as const
@@ -61,6 +62,7 @@ const ggufExporter = <T extends keyof typeof FILE_TYPES>(format: T): Exporter<`g
     const f = weightFormat(format)
     await requireDisk(to, (model.parameterCount / f.blockSize) * f.blockBytes + (16 << 20), `the export ${to}`)
     const expected = await opinionOf(model, trained.texts)
+    const stored = new StoredTensors()
     let done = 0
     const tensors: GgufInput[] = [
       ...family.toGguf(config).tensors.map(({ name, values }) => ({
@@ -84,23 +86,25 @@ const ggufExporter = <T extends keyof typeof FILE_TYPES>(format: T): Exporter<`g
           shape: ref.shape,
           data: async () => {
             options.onProgress?.(ref.name, ++done, refs.length)
-            return encodedWeight(
-              model,
-              ref,
-              type,
-              mapped.permute === undefined ? undefined : ref.shape[0]! / mapped.permute.heads,
-            )
+            const bytes = await encodedWeight(model, ref, type)
+            stored.note(ref.name, type, bytes, ref.shape.length === 1)
+            return mapped.permute === undefined
+              ? bytes
+              : interleaveRows(bytes, ref.shape[0]!, ref.shape[0]! / mapped.permute.heads)
           },
         }
       }),
     ]
     const verification = await writeFile(
       to,
-      ".gguf",
+      { extension: ".gguf", magic: "GGUF" },
       async (path) => void (await writeGguf(path, metadataOf(trained, format, to), tensors)),
       async (path) => {
-        using copy = (await openModelFiles(path, [family])).build(model.engine)
-        return compareOpinions(to, expected, await opinionOf(copy, trained.texts), allowedDifference(format))
+        const written = await openModelFiles(path, [family])
+        compareTokenizers(to, trained.files.tokenizer, written.tokenizer, trained.texts[0]!)
+        using copy = written.build(model.engine)
+        const tensors = await stored.compare(to, copy, weightTensors(copy))
+        return compareOpinions(to, expected, await opinionOf(copy, trained.texts), allowedDifference(format), tensors)
       },
     )
     return {

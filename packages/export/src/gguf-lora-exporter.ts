@@ -15,6 +15,7 @@ import type { Exporter } from "./contract.ts"
 import { interleaveRows } from "./effective-weights.ts"
 import { bytesOnDisk, writeFile } from "./folder-writer.ts"
 import { requireLora } from "./peft-exporter.ts"
+import { adapterTensors, StoredTensors } from "./stored-tensors.ts"
 import { allowedDifference, compareOpinions, opinionOf } from "./verify.ts"
 
 /** Attaches a GGUF LoRA file to a model, frozen. Errors: SLOTH_ADAPTER_FILE. */
@@ -101,28 +102,36 @@ export const ggufLoraExporter: Exporter<"gguf-lora"> = {
       ["adapter.lora.alpha", { type: "f32", value: alpha }],
     ]
     const tensors: GgufInput[] = []
+    const stored = new StoredTensors()
     for (const [name, layer] of model.linears) {
       if (!(layer.adapter instanceof Lora)) continue
       const mapped = ggufNameOf(model.family, model.config, `${name}.weight`)!
       const { a, b } = layer.adapter
       const headDim = mapped.permute === undefined ? undefined : layer.out / mapped.permute.heads
       const read = (t: typeof a) => model.engine.backend.memory.read(t.handle, 0, t.size * 4)
-      tensors.push({ name: `${mapped.gguf}.lora_a`, dtype: "F32", shape: a.shape, data: () => read(a) })
+      const noted = async (t: typeof a, side: string): Promise<Uint8Array> => {
+        const bytes = await read(t)
+        stored.note(`base_model.model.${name}.lora_${side}.weight`, "f32", bytes)
+        return bytes
+      }
+      tensors.push({ name: `${mapped.gguf}.lora_a`, dtype: "F32", shape: a.shape, data: () => noted(a, "A") })
       tensors.push({
         name: `${mapped.gguf}.lora_b`,
         dtype: "F32",
         shape: b.shape,
-        data: async () => (headDim === undefined ? read(b) : interleaveRows(await read(b), layer.out, headDim)),
+        data: async () =>
+          headDim === undefined ? noted(b, "B") : interleaveRows(await noted(b, "B"), layer.out, headDim),
       })
     }
     const verification = await writeFile(
       to,
-      ".gguf",
+      { extension: ".gguf", magic: "GGUF" },
       async (path) => void (await writeGguf(path, metadata, tensors)),
       async (path) => {
         using copy = trained.files.build(model.engine)
         loadGgufLora(copy, path)
-        return compareOpinions(to, expected, await opinionOf(copy, trained.texts), allowedDifference("f32"))
+        const equal = await stored.compare(to, copy, adapterTensors(copy))
+        return compareOpinions(to, expected, await opinionOf(copy, trained.texts), allowedDifference("f32"), equal)
       },
     )
     return {

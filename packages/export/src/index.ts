@@ -1,6 +1,8 @@
 export * from "./contract.ts"
 export * from "./effective-weights.ts"
 export * from "./verify.ts"
+export * from "./stored-tensors.ts"
+export { writeFile, writeFolder } from "./folder-writer.ts"
 export { peftExporter } from "./peft-exporter.ts"
 export { safetensorsExporters } from "./safetensors-exporter.ts"
 export { ggufExporters } from "./gguf-exporter.ts"

@@ -2,6 +2,7 @@ import { SlothError } from "@sloth/core"
 import { loadPeftAdapter, savePeftAdapter } from "@sloth/model"
 import type { Exporter, TrainedModel } from "./contract.ts"
 import { bytesOnDisk, writeFolder } from "./folder-writer.ts"
+import { adapterTensors, StoredTensors } from "./stored-tensors.ts"
 import { allowedDifference, compareOpinions, opinionOf } from "./verify.ts"
 
 /** The LoRA of a model. Errors: SLOTH_EXPORT_NO_ADAPTER. */
@@ -33,7 +34,11 @@ export const peftExporter: Exporter<"peft"> = {
       async (folder) => {
         using copy = trained.files.build(trained.model.engine)
         loadPeftAdapter(copy, folder)
-        return compareOpinions(to, expected, await opinionOf(copy, trained.texts), allowedDifference("f32"))
+        const stored = new StoredTensors()
+        for (const [name, tensor] of adapterTensors(trained.model))
+          stored.note(name, "f32", await trained.model.engine.backend.memory.read(tensor.handle, 0, tensor.size * 4))
+        const equal = await stored.compare(to, copy, adapterTensors(copy))
+        return compareOpinions(to, expected, await opinionOf(copy, trained.texts), allowedDifference("f32"), equal)
       },
     )
     return {

@@ -1,11 +1,12 @@
 import { join } from "node:path"
-import { requireDisk, SlothError } from "@sloth/core"
+import { requireDisk } from "@sloth/core"
 import { openModelFiles, writeSafetensorsFolder } from "@sloth/model"
 import { writeFileSync } from "node:fs"
 import type { Exporter } from "./contract.ts"
 import { encodedWeight } from "./effective-weights.ts"
 import { bytesOnDisk, writeFolder, writeJson } from "./folder-writer.ts"
-import { allowedDifference, compareOpinions, opinionOf } from "./verify.ts"
+import { StoredTensors, weightTensors } from "./stored-tensors.ts"
+import { allowedDifference, compareOpinions, compareTokenizers, opinionOf } from "./verify.ts"
 
 const TYPES = { f32: "F32", f16: "F16", bf16: "BF16" } as const
 const TORCH = { f32: "float32", f16: "float16", bf16: "bfloat16" } as const
@@ -23,6 +24,7 @@ const safetensorsExporter = <T extends keyof typeof TYPES>(type: T): Exporter<`s
     await requireDisk(to, total + (1 << 20), `the export ${to}`)
     const expected = await opinionOf(model, trained.texts)
     const refs = [...model.weights.values()]
+    const stored = new StoredTensors()
     let done = 0
     const verification = await writeFolder(
       to,
@@ -37,7 +39,9 @@ const safetensorsExporter = <T extends keyof typeof TYPES>(type: T): Exporter<`s
             bytes: ref.shape.reduce((a, b) => a * b, 1) * size,
             data: async () => {
               options.onProgress?.(ref.name, ++done, refs.length)
-              return encodedWeight(model, ref, type)
+              const bytes = await encodedWeight(model, ref, type)
+              stored.note(ref.name, type, bytes, ref.shape.length === 1)
+              return bytes
             },
           })),
           { maxShardBytes: options.maxShardBytes },
@@ -60,16 +64,10 @@ const safetensorsExporter = <T extends keyof typeof TYPES>(type: T): Exporter<`s
       },
       async (folder) => {
         const written = await openModelFiles(folder, [model.family])
-        const probe = trained.texts[0]!
-        const text = tokenizerText(files.tokenizer.decode(probe))
-        if (written.tokenizer.encode(text).join() !== files.tokenizer.encode(text).join())
-          throw new SlothError("SLOTH_EXPORT_VERIFY", {
-            what: `The tokenizer written to ${to} gives other ids than the one in memory.`,
-            next: "Please report this as a bug.",
-            fields: { path: to },
-          })
+        compareTokenizers(to, files.tokenizer, written.tokenizer, trained.texts[0]!)
         using copy = written.build(model.engine)
-        return compareOpinions(to, expected, await opinionOf(copy, trained.texts), allowedDifference(type))
+        const tensors = await stored.compare(to, copy, weightTensors(copy))
+        return compareOpinions(to, expected, await opinionOf(copy, trained.texts), allowedDifference(type), tensors)
       },
     )
     return {
@@ -82,8 +80,6 @@ const safetensorsExporter = <T extends keyof typeof TYPES>(type: T): Exporter<`s
     }
   },
 })
-
-const tokenizerText = (text: string): string => text.slice(0, 2000)
 
 /** Merged safetensors in the three float types. */
 export const safetensorsExporters = [

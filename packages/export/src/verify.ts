@@ -1,5 +1,5 @@
 import { SlothError } from "@sloth/core"
-import { packedContext, type CausalLM } from "@sloth/model"
+import { packedContext, type CausalLM, type Tokenizer } from "@sloth/model"
 import { gatherRows, linearLogprobs, SequenceLayout, weightFormat } from "@sloth/tensor"
 import type { Verification } from "./contract.ts"
 
@@ -75,7 +75,17 @@ export const opinionOf = async (model: CausalLM, texts: readonly (readonly numbe
   return { logprobs, likeliest }
 }
 
-/** How close a file of each stored type must come, in nats. */
+/** Largest relative error of a rounded weight: half a unit in the last of the significant bits (11 of f16, 8 of bfloat16), or half a step of 127 of a block's largest. */
+const ROUNDING = { f16: 2 ** -11, bf16: 2 ** -8, q8_0: 1 / 254 } as const
+
+/** What f16 files may differ by, in nats on a single token: the project's bar for 16-bit files. A tenth of it on average. */
+const F16_LARGEST = 2e-2
+
+/**
+ * How close the log-probs of a file in each stored type must come to the model in memory, in nats. That the file holds the right weights is compared bit for bit; this is
+ * about whether their rounding may cost so much. A change of log-probs is, to first order, linear in the relative errors of the weights, so the bound of each type is f16's
+ * times the ratio of the two rounding errors: 8 for bfloat16.
+ */
 export const allowedDifference = (stored: string): Verification["allowed"] => {
   switch (stored) {
     case "f32":
@@ -85,9 +95,15 @@ export const allowedDifference = (stored: string): Verification["allowed"] => {
         reason: "merging adds the low-rank product once in f32; only the order of sums differs",
       }
     case "f16":
-      return { largest: 2e-2, mean: 2e-3, reason: "16-bit weights carry 11 significant bits" }
-    case "bf16":
-      return { largest: 1.6e-1, mean: 1.6e-2, reason: "bfloat16 weights carry 8 significant bits, an eighth of f16's" }
+      return { largest: F16_LARGEST, mean: F16_LARGEST / 10, reason: "f16 weights carry 11 significant bits" }
+    case "bf16": {
+      const coarser = ROUNDING.bf16 / ROUNDING.f16
+      return {
+        largest: F16_LARGEST * coarser,
+        mean: (F16_LARGEST / 10) * coarser,
+        reason: `bfloat16 weights carry 8 significant bits, f16 weights 11: rounding is ${coarser} times coarser`,
+      }
+    }
     default:
       return {
         largest: Number.POSITIVE_INFINITY,
@@ -98,12 +114,29 @@ export const allowedDifference = (stored: string): Verification["allowed"] => {
   }
 }
 
+/** Refuses a tokenizer that was not read back as it was written: ids of the first text. Errors: SLOTH_EXPORT_VERIFY. */
+export const compareTokenizers = (
+  path: string,
+  ours: Tokenizer,
+  written: Tokenizer,
+  probe: readonly number[],
+): void => {
+  const text = ours.decode(probe).slice(0, 2000)
+  if (written.encode(text).join() === ours.encode(text).join()) return
+  throw new SlothError("SLOTH_EXPORT_VERIFY", {
+    what: `The tokenizer written to ${path} gives other ids than the one in memory.`,
+    next: "Please report this as a bug.",
+    fields: { path },
+  })
+}
+
 /** Compares two opinions. Errors: SLOTH_EXPORT_VERIFY when they differ by more than allowed. */
 export const compareOpinions = (
   path: string,
   expected: ModelOpinion,
   got: ModelOpinion,
   allowed: Verification["allowed"],
+  tensors?: number,
 ): Verification => {
   let largest = 0
   let sum = 0
@@ -123,12 +156,22 @@ export const compareOpinions = (
     }
   }
   const mean = sum / Math.max(1, tokens)
-  const result: Verification = { tokens, largest, mean, agreement: same / Math.max(1, positions), allowed }
+  const result: Verification = {
+    tokens,
+    largest,
+    mean,
+    agreement: same / Math.max(1, positions),
+    ...(tensors === undefined ? {} : { tensors }),
+    allowed,
+  }
   if (!(largest <= allowed.largest && mean <= allowed.mean))
     throw new SlothError("SLOTH_EXPORT_VERIFY", {
       what: `${path} does not say what the model in memory says: log-probs differ by up to ${largest.toPrecision(3)} nats, ${mean.toPrecision(3)} on average.`,
       why: `Allowed are ${allowed.largest} and ${allowed.mean}: ${allowed.reason}.`,
-      next: "The file was removed. Choose a finer format; if this is f32 or f16, please report it as a bug.",
+      next:
+        tensors !== undefined && allowed.largest > 1e-3
+          ? "The file was removed. It held the weights as the format rounds them: this model needs a finer format, such as f32."
+          : "The file was removed. Please report this as a bug.",
       fields: { path, ...result },
     })
   return result

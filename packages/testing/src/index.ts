@@ -1,4 +1,5 @@
 export { describeBackend, type DescribeBackendOptions } from "./describe-backend.ts"
+export { describeExporter, type DescribeExporterOptions } from "./describe-exporter.ts"
 export { describeReward, type DescribeRewardOptions, type RewardCase } from "./describe-reward.ts"
 export { describeTracker, type DescribeTrackerOptions } from "./describe-tracker.ts"
 export { defaultTestApi, type TestApi } from "./test-api.ts"
