@@ -11,6 +11,7 @@ const ORDER = [
   "data",
   "infer",
   "train",
+  "sandbox",
   "rl",
   "export",
   "testing",
