@@ -61,6 +61,7 @@ const X64_UNITS = {
     "-mfma",
     "-mf16c",
     "-mbmi2",
+    "-mprfchw",
     "-mprefer-vector-width=512",
   ],
 }

@@ -27,12 +27,31 @@ static void bench_gemm(Pool* pool) {
     Floats dw(static_cast<size_t>(n * k));
     print_rate("matmul dW n1536 k576 over 512 rows", fraction_of_peak(pool, 2.0 * m * n * k, [&] { matmul(pool, dw.data(), dy.data(), x.data(), n, k, m, 1, 0, 1, 1); }), 0.85);
   }
-  {
-    const int64_t m = 2048, n = 16, k = 576;
-    const Floats x = randoms(m * k), a = randoms(n * k), dt = randoms(m * n);
-    Floats t(static_cast<size_t>(m * n)), da(static_cast<size_t>(n * k));
-    print_rate("matmul t = x A' m2048 n16 k576", fraction_of_peak(pool, 2.0 * m * n * k, [&] { matmul(pool, t.data(), x.data(), a.data(), m, n, k, 0, 1, 1, 0); }), 0);
-    print_rate("matmul dA = dt' x m16 n576 k2048", fraction_of_peak(pool, 2.0 * m * n * k, [&] { matmul(pool, da.data(), dt.data(), x.data(), n, k, m, 1, 0, 1, 1); }), 0);
+}
+
+// The products of a LoRA of rank 16, over the rows of a micro-batch.
+static void bench_rank(Pool* pool) {
+  for (int64_t m : {512, 2048}) {
+    for (int64_t k : {192, 576, 1536}) {
+      const int64_t r = 16;
+      const Floats x = randoms(m * k), a = randoms(r * k), b = randoms(k * r), t = randoms(m * r);
+      Floats out(static_cast<size_t>(m * r)), da(static_cast<size_t>(r * k));
+      const double flops = 2.0 * static_cast<double>(m * r * k);
+      const struct {
+        const char* name;
+        std::function<void()> run;
+      } cases[] = {
+          {"t = x A'", [&] { matmul(pool, out.data(), x.data(), a.data(), m, r, k, 0, 1, 2, 0); }},
+          {"dt = dy B", [&] { matmul(pool, out.data(), x.data(), b.data(), m, r, k, 0, 0, 2, 0); }},
+          {"dA = dt' x", [&] { matmul(pool, da.data(), t.data(), x.data(), r, k, m, 1, 0, 1, 1); }},
+          {"dB = dy' t", [&] { matmul(pool, da.data(), x.data(), t.data(), k, r, m, 1, 0, 1, 1); }},
+      };
+      for (auto& c : cases) {
+        char name[96];
+        snprintf(name, sizeof(name), "rank 16, %lld rows, width %lld: %s", (long long)m, (long long)k, c.name);
+        print_rate(name, fraction_of_peak(pool, flops, c.run), 0);
+      }
+    }
   }
 }
 
@@ -160,6 +179,7 @@ static void run_cases(Pool* pool, const std::string& filter) {
   auto on = [&](const char* name) { return filter.empty() || std::string(name).find(filter) != std::string::npos; };
   printf("%s, %d threads: peak %.1f GFLOPS\n", SLOTH_BENCH_NAME, pool_threads(pool), measure_peak(pool, 0.3) / 1e9);
   if (on("gemm")) bench_gemm(pool);
+  if (on("rank")) bench_rank(pool);
   if (on("attention")) bench_attention(pool);
   if (on("loss")) bench_loss(pool);
   if (on("paged")) bench_paged(pool);
