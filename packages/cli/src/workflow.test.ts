@@ -145,6 +145,25 @@ describe("what a run can do", () => {
     expect(result.logprobs).toHaveLength(result.tokens.length)
   })
 
+  test("generate and chat take a smaller cache and guess tokens", async () => {
+    const ask = (...more: string[]) =>
+      run(...["generate", "--model", "runs/one", "--prompt", "one two one two one two", "--max-tokens", "12", ...more])
+    const [plain, lookup, draft, bad] = await Promise.all([
+      ask("--json"),
+      ask("--speculate", "lookup", "--kv-cache", "f32", "--json"),
+      ask("--speculate", "model", "--kv-cache", "f16"),
+      ask("--kv-cache", "q4_0"),
+    ])
+    type Answer = { tokens: number[]; speculation?: { proposed: number; accepted: number } }
+    const guessed = json<Answer>(lookup.stdout)
+    expect(guessed.tokens).toEqual(json<Answer>(plain.stdout).tokens)
+    expect(Object.keys(guessed.speculation!)).toEqual(["proposed", "accepted"])
+    expect(draft.code, draft.stderr).toBe(0)
+    expect(draft.stderr).toMatch(/cache \d+ kB \(f16\), \d+ of \d+ guesses right/)
+    expect(bad.stderr).toContain("--kv-cache")
+    expect(bad.code).toBe(2)
+  }, 60_000)
+
   test("score --json prints tokens and log-probs for each row, null where nothing is scored", async () => {
     writeText(at("score.jsonl"), [
       { tokens: [10, 20, 30, 40], mask: [0, 0, 1, 1] },

@@ -24,6 +24,8 @@ export interface Completion {
   readonly firstTokenSeconds: number
   /** Tokens after the first, divided by the seconds they took. */
   readonly tokensPerSecond: number
+  /** Bytes of keys and values in the cache's format for all tokens of this text, shared ones included. */
+  readonly cacheBytes: number
   /** How good the guesses were, where the generator speculates. */
   readonly speculation?: SpeculationCounts
 }
@@ -94,6 +96,9 @@ interface Active {
   finish: FinishReason | undefined
   /** How many tokens to guess next, tokens guessed and guesses that were right. */
   guess: number
+  /** Passes to make without guesses, and how often in a row none was right. */
+  pause: number
+  misses: number
   proposed: number
   accepted: number
 }
@@ -287,7 +292,9 @@ export class Generator implements Disposable {
       text: "",
       firstAt: 0,
       finish,
-      guess: this.#speculator?.most ?? 0,
+      guess: Math.ceil((this.#speculator?.most ?? 0) / 2),
+      pause: 0,
+      misses: 0,
       proposed: 0,
       accepted: 0,
     }
@@ -297,7 +304,7 @@ export class Generator implements Disposable {
   async #guesses(growing: readonly Active[]): Promise<Map<Active, readonly number[]>> {
     if (this.#speculator === undefined) return new Map()
     const ready = growing.filter(
-      (a) => a.tokens.length > 0 && a.sequence.length === a.prompt.length + a.tokens.length - 1,
+      (a) => a.tokens.length > 0 && a.sequence.length === a.prompt.length + a.tokens.length - 1 && a.pause-- <= 0,
     )
     const guessed = await this.#speculator.propose(
       ready,
@@ -396,6 +403,9 @@ export class Generator implements Disposable {
     text.proposed += proposed
     text.accepted += accepted
     text.guess = accepted === proposed ? Math.min(this.#speculator!.most, 2 * text.guess) : accepted + 1
+    // A row more in a pass costs a third of a pass of its own (SmolLM2, 2 threads), so wrong guesses must become rare soon.
+    text.misses = accepted > 0 ? 0 : Math.min(4, text.misses + 1)
+    text.pause = accepted > 0 ? 0 : 2 ** text.misses - 1
     if (accepted < proposed) this.cache.truncate(text.sequence, text.sequence.length - proposed + accepted)
   }
 
@@ -448,6 +458,7 @@ export class Generator implements Disposable {
         promptTokens: a.prompt.length,
         firstTokenSeconds: a.firstAt / 1000,
         tokensPerSecond: a.tokens.length > 1 ? (a.tokens.length - 1) / seconds : 0,
+        cacheBytes: (a.prompt.length + a.tokens.length) * this.cache.bytesPerToken,
         ...(this.#speculator === undefined ? {} : { speculation: { proposed: a.proposed, accepted: a.accepted } }),
       },
     }

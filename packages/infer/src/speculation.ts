@@ -17,7 +17,7 @@ export type Speculation =
   | {
       /** Guesses what followed the last tokens when they stood in the text before (Saxena 2023, prompt lookup decoding). */
       readonly kind: "lookup"
-      /** Most tokens guessed at once; 8 when absent. */
+      /** Most tokens guessed at once; 4 when absent. */
       readonly tokens?: number
       /** Longest run of last tokens that is looked for, 4 when absent; */
       readonly maxNgram?: number
@@ -82,7 +82,7 @@ export const createSpeculator = (
     const most = whole("tokens", speculation.tokens ?? 4, 1, 64)
     return new DraftModel(speculation.model, most, model.config.vocab, maxBatch)
   }
-  const most = whole("tokens", speculation.tokens ?? 8, 1, 64)
+  const most = whole("tokens", speculation.tokens ?? 4, 1, 64)
   const maxNgram = whole("maxNgram", speculation.maxNgram ?? 4, 1, 64)
   const minNgram = whole("minNgram", speculation.minNgram ?? Math.min(2, maxNgram), 1, maxNgram)
   return {

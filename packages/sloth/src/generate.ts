@@ -1,14 +1,33 @@
 import type { ChatMessage } from "@sloth/data"
-import type { Completion, GenerateEvent, GenerateRequest, SamplingOptions } from "@sloth/infer"
+import type {
+  Completion,
+  GenerateEvent,
+  GenerateRequest,
+  GeneratorOptions,
+  KvCacheFormat,
+  SamplingOptions,
+  Speculation,
+} from "@sloth/infer"
 import type { OpenedModel } from "./opened-model.ts"
 import { promptTokens, type Prompt, type PromptOptions } from "./prompt.ts"
 
-/** What to generate and how; sampling is greedy and at most 256 tokens long unless said otherwise. */
-export interface GenerateOptions extends PromptOptions, Partial<SamplingOptions> {
-  /** One prompt or several; see {@link Prompt}. */
-  readonly prompt: Prompt
+/** How the engine generates; none of it changes what is said, but for the rounding of a smaller cache. */
+export interface EngineSettings {
   /** False generates with the base model of an adapter. */
   readonly adapters?: boolean
+  /** How keys and values are kept: f32 (exact), f16 or q8_0. */
+  readonly kvCache?: KvCacheFormat
+  /**
+   * Guesses tokens and checks several in one pass: `"lookup"` guesses what stood in the text before; a smaller model with the same tokenizer, opened or as `open` takes it,
+   * guesses what it would say itself.
+   */
+  readonly speculate?: "lookup" | (string & {}) | OpenedModel | Speculation
+}
+
+/** What to generate and how; sampling is greedy and at most 256 tokens long unless said otherwise. */
+export interface GenerateOptions extends PromptOptions, Partial<SamplingOptions>, EngineSettings {
+  /** One prompt or several; see {@link Prompt}. */
+  readonly prompt: Prompt
   readonly signal?: AbortSignal
 }
 
@@ -21,6 +40,7 @@ const samplingKeys = [
   "repetitionPenalty",
   "seed",
   "stop",
+  "stopTokens",
   "ignoreEnd",
 ] as const satisfies readonly (keyof SamplingOptions)[]
 
@@ -28,14 +48,36 @@ const samplingKeys = [
 export const samplingOf = (options: Partial<SamplingOptions>): Partial<SamplingOptions> =>
   Object.fromEntries(samplingKeys.flatMap((key) => (options[key] === undefined ? [] : [[key, options[key]]])))
 
+/** Settings of a generator, with the draft model open. */
+export type ReadyEngine = Pick<GeneratorOptions, "adapters" | "kvCache" | "speculate">
+
+/** Opens the draft model that `speculate` names; `close` frees it again. Errors: those of `open`. */
+export const readyEngine = async (
+  { adapters, kvCache, speculate }: EngineSettings,
+  open: (spec: string) => Promise<OpenedModel>,
+): Promise<{ readonly engine: ReadyEngine; readonly close: () => void }> => {
+  const engine = { adapters: adapters ?? true, kvCache }
+  const draft = ({ model, tokenizer }: OpenedModel): Speculation => ({ kind: "draft", model, tokenizer })
+  if (speculate === undefined) return { engine, close: () => undefined }
+  if (typeof speculate !== "string")
+    return {
+      engine: { ...engine, speculate: "kind" in speculate ? speculate : draft(speculate) },
+      close: () => undefined,
+    }
+  if (speculate === "lookup") return { engine: { ...engine, speculate: { kind: "lookup" } }, close: () => undefined }
+  const opened = await open(speculate)
+  return { engine: { ...engine, speculate: draft(opened) }, close: () => opened.dispose() }
+}
+
 /** The texts of one call: tokens as they come, then the finished completion. */
 export async function* streamCompletion(
   opened: OpenedModel,
-  options: GenerateOptions,
+  options: Omit<GenerateOptions, keyof EngineSettings>,
+  engine: ReadyEngine = {},
 ): AsyncGenerator<GenerateEvent, Completion, undefined> {
   const { Generator } = await import("@sloth/infer")
   const prompt = await promptTokens(opened.tokenizer, options.prompt, options)
-  using generator = new Generator(opened.model, opened.tokenizer, { adapters: options.adapters ?? true, maxBatch: 1 })
+  using generator = new Generator(opened.model, opened.tokenizer, { ...engine, maxBatch: 1 })
   const request: GenerateRequest = { prompt, options: samplingOf(options) }
   let completion: Completion | undefined
   for await (const event of generator.stream([request], { signal: options.signal })) {
@@ -45,20 +87,11 @@ export async function* streamCompletion(
   return completion!
 }
 
-/** A finished completion. */
-export const complete = async (opened: OpenedModel, options: GenerateOptions): Promise<Completion> => {
-  const stream = streamCompletion(opened, options)
-  for (;;) {
-    const next = await stream.next()
-    if (next.done === true) return next.value
-  }
-}
-
 /** Several prompts at once, in their order, computed as one batch. */
 export const completeAll = async (
   opened: OpenedModel,
   prompts: readonly Prompt[],
-  options: Omit<GenerateOptions, "prompt"> = {},
+  options: Omit<GenerateOptions, "prompt" | "speculate"> & { readonly speculate?: Speculation } = {},
 ): Promise<Completion[]> => {
   const { Generator } = await import("@sloth/infer")
   const requests = await Promise.all(
@@ -67,46 +100,61 @@ export const completeAll = async (
       options: samplingOf(options),
     })),
   )
-  using generator = new Generator(opened.model, opened.tokenizer, { adapters: options.adapters ?? true })
+  using generator = new Generator(opened.model, opened.tokenizer, {
+    adapters: options.adapters ?? true,
+    kvCache: options.kvCache,
+    speculate: options.speculate,
+  })
   return await generator.generate(requests, { signal: options.signal })
 }
 
 /** Options of a chat. */
-export interface ChatOptions extends Partial<SamplingOptions> {
+export interface ChatOptions extends Partial<SamplingOptions>, EngineSettings {
   /** System message at the start. */
   readonly system?: string
   /** Chat template source; the model's own when absent. */
   readonly template?: string
-  /** False talks with the base model of an adapter. */
-  readonly adapters?: boolean
 }
 
 /** A conversation with a model: each turn only computes what is new. Dispose of it when done; the model stays open unless the chat opened it. */
 export class Chat implements Disposable {
   readonly opened: OpenedModel
   readonly #options: ChatOptions
-  readonly #owns: boolean
+  readonly #engine: ReadyEngine
+  readonly #release: () => void
   readonly #infer: typeof import("@sloth/infer")
   #generator: import("@sloth/infer").Generator
   #session: import("@sloth/infer").ChatSession
 
-  private constructor(opened: OpenedModel, options: ChatOptions, owns: boolean, infer: typeof import("@sloth/infer")) {
+  private constructor(
+    opened: OpenedModel,
+    options: ChatOptions,
+    engine: ReadyEngine,
+    release: () => void,
+    infer: typeof import("@sloth/infer"),
+  ) {
     this.opened = opened
     this.#options = options
-    this.#owns = owns
+    this.#engine = engine
+    this.#release = release
     this.#infer = infer
     this.#generator = this.#open()
     this.#session = new infer.ChatSession(this.#generator, options)
   }
 
-  /** Starts a conversation; `owns` disposes of the model with it. */
-  static async start(opened: OpenedModel, options: ChatOptions = {}, owns = false): Promise<Chat> {
-    return new Chat(opened, options, owns, await import("@sloth/infer"))
+  /** Starts a conversation; `release` is called when it is disposed of. */
+  static async start(
+    opened: OpenedModel,
+    options: ChatOptions,
+    engine: ReadyEngine,
+    release: () => void = () => undefined,
+  ): Promise<Chat> {
+    return new Chat(opened, options, engine, release, await import("@sloth/infer"))
   }
 
   #open(): import("@sloth/infer").Generator {
     return new this.#infer.Generator(this.opened.model, this.opened.tokenizer, {
-      adapters: this.#options.adapters ?? true,
+      ...this.#engine,
       maxBatch: 1,
     })
   }
@@ -145,7 +193,7 @@ export class Chat implements Disposable {
 
   dispose(): void {
     this.#generator[Symbol.dispose]()
-    if (this.#owns) this.opened.dispose()
+    this.#release()
   }
 
   [Symbol.dispose](): void {

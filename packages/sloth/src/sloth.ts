@@ -7,7 +7,7 @@ import { chooseBackend, type BackendChoice } from "./backend-choice.ts"
 import type { SlothContext } from "./context.ts"
 import { effectForms, type EffectForms } from "./effect-api.ts"
 import { exportModel, type ExportRequest } from "./export.ts"
-import { Chat, complete, streamCompletion, type ChatOptions, type GenerateOptions } from "./generate.ts"
+import { Chat, readyEngine, streamCompletion, type ChatOptions, type GenerateOptions } from "./generate.ts"
 import { inspectTarget, type Facts, type InspectOptions } from "./inspect.ts"
 import { OpenModels, type OpenedModel, type OpenOptions } from "./opened-model.ts"
 import { pullModel, type PullOptions } from "./pull.ts"
@@ -105,15 +105,23 @@ export class Sloth<P extends readonly Plugin[] = readonly Plugin[]> implements A
 
   /** Generates one completion; greedy unless said otherwise. Errors: SLOTH_GENERATE_*, SLOTH_CHAT_TEMPLATE. */
   async generate(options: ModelChoice & GenerateOptions): Promise<Completion> {
-    return this.#with(options, (opened) => complete(opened, options))
+    const stream = this.stream(options)
+    for (;;) {
+      const next = await stream.next()
+      if (next.done === true) return next.value
+    }
   }
 
   /** Generates one completion and tells its tokens as they come. */
   async *stream(options: ModelChoice & GenerateOptions): AsyncGenerator<GenerateEvent, Completion, undefined> {
     const { opened, owned } = await this.#resolve(options)
+    let close = (): void => undefined
     try {
-      return yield* streamCompletion(opened, options)
+      const ready = await readyEngine(options, (spec) => this.open(spec, { signal: options.signal }))
+      close = ready.close
+      return yield* streamCompletion(opened, options, ready.engine)
     } finally {
+      close()
       if (owned) opened.dispose()
     }
   }
@@ -121,7 +129,19 @@ export class Sloth<P extends readonly Plugin[] = readonly Plugin[]> implements A
   /** Starts a conversation. The caller disposes of it. */
   async chat(options: ModelChoice & ChatOptions): Promise<Chat> {
     const { opened, owned } = await this.#resolve(options)
-    return Chat.start(opened, options, owned)
+    const release = (): void => void (owned && opened.dispose())
+    let close = release
+    try {
+      const ready = await readyEngine(options, (spec) => this.open(spec))
+      close = () => {
+        ready.close()
+        release()
+      }
+      return await Chat.start(opened, options, ready.engine, close)
+    } catch (error) {
+      close()
+      throw error
+    }
   }
 
   /** Log-probabilities of every token of every row. Errors: SLOTH_DATA_*. */

@@ -3,9 +3,10 @@ import { resolve } from "node:path"
 import { createInterface } from "node:readline"
 import * as Schema from "effect/Schema"
 import { field, fileError, SlothError, withDefault } from "@sloth/core"
+import type { Completion } from "@sloth/infer"
 import type { Chat } from "@sloth/sloth"
 import { defineCommand } from "../command.ts"
-import { samplingFields } from "../sampling-flags.ts"
+import { engineFields, engineWords, samplingFields } from "../sampling-flags.ts"
 import { adapterField, modelField } from "../session-flags.ts"
 import { withSession } from "../session.ts"
 import { SideBySide } from "../terminal/side-by-side.ts"
@@ -24,10 +25,19 @@ interface Voices {
   readonly tuned: Chat
 }
 
-const answer = async (chat: Chat, text: string, terminal: Terminal, signal: AbortSignal): Promise<void> => {
+const answer = async (
+  chat: Chat,
+  text: string,
+  terminal: Terminal,
+  signal: AbortSignal,
+  words: (completion: Completion) => string | undefined,
+): Promise<void> => {
   const stream = chat.send(text, { signal })
-  for (let next = await stream.next(); next.done !== true; next = await stream.next()) terminal.write(next.value.text)
+  let next = await stream.next()
+  for (; next.done !== true; next = await stream.next()) terminal.write(next.value.text)
   terminal.print()
+  const said = words(next.value)
+  if (said !== undefined) terminal.say(terminal.errorStyle.dim(said))
 }
 
 /** Both answer at once, token by token in turn, so that one can see them differ. */
@@ -68,6 +78,7 @@ export const command = defineCommand({
       .pipe(withDefault(false)),
     system: field.text({ description: "System message at the start." }).pipe(Schema.optionalKey),
     ...samplingFields,
+    ...engineFields,
   }),
   examples: [
     { command: "sloth chat --model nano", description: "talk to the embedded model" },
@@ -92,6 +103,11 @@ export const command = defineCommand({
       using base = compare
         ? await sloth.chat({ ...options, model: basis ?? opened, ...(basis === undefined ? { adapters: false } : {}) })
         : undefined
+      // Who asks for a special engine sees what it does.
+      const words = (completion: Completion): string | undefined =>
+        options.kvCache === undefined && options.speculate === undefined
+          ? undefined
+          : engineWords(completion, options.kvCache)
       const voices: Voices = { base, tuned }
       const interactive = process.stdin.isTTY === true
       const { cyan, dim } = terminal.style
@@ -132,7 +148,7 @@ export const command = defineCommand({
         else if (line !== "") {
           current = new AbortController()
           try {
-            if (base === undefined) await answer(tuned, line, terminal, current.signal)
+            if (base === undefined) await answer(tuned, line, terminal, current.signal, words)
             else await answerBoth(voices, line, terminal, current.signal)
           } finally {
             current = undefined

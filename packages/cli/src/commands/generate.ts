@@ -2,7 +2,7 @@ import * as Schema from "effect/Schema"
 import { field, withDefault } from "@sloth/core"
 import { defineCommand } from "../command.ts"
 import { interruptible } from "../interrupt.ts"
-import { samplingFields } from "../sampling-flags.ts"
+import { engineFields, engineWords, samplingFields } from "../sampling-flags.ts"
 import { adapterField, jsonField, modelField } from "../session-flags.ts"
 import { withSession } from "../session.ts"
 
@@ -23,6 +23,7 @@ export const command = defineCommand({
       .boolean({ description: "Go on with the prompt as it is, without the chat template." })
       .pipe(withDefault(false)),
     ...samplingFields,
+    ...engineFields,
     json: jsonField.pipe(withDefault(false)),
   }),
   examples: [
@@ -39,6 +40,10 @@ export const command = defineCommand({
       description: "go on with a text",
     },
     {
+      command: 'sloth generate --model model.gguf --prompt "Correct this text: ..." --speculate lookup --kv-cache f16',
+      description: "faster where the answer repeats the question, with half the cache",
+    },
+    {
       command: 'sloth generate --model nano --prompt "Hi" --temperature 0 --json',
       description: "tokens and log-probs for a script",
     },
@@ -52,14 +57,23 @@ export const command = defineCommand({
         for (;;) {
           const next = await stream.next()
           if (next.done === true) {
-            const { tokens, text, logprobs, tokensPerSecond, firstTokenSeconds, finish } = next.value
+            const { tokens, text, logprobs, tokensPerSecond, firstTokenSeconds, finish, speculation } = next.value
             if (json)
-              input.terminal.print(JSON.stringify({ tokens, text, logprobs, tokensPerSecond, firstTokenSeconds }))
+              input.terminal.print(
+                JSON.stringify({
+                  tokens,
+                  text,
+                  logprobs,
+                  tokensPerSecond,
+                  firstTokenSeconds,
+                  ...(speculation === undefined ? {} : { speculation }),
+                }),
+              )
             else {
               input.terminal.print()
               input.terminal.say(
                 input.terminal.errorStyle.dim(
-                  `${tokens.length} tokens, ${tokensPerSecond.toFixed(1)} tokens/s, first after ${firstTokenSeconds.toFixed(2)} s, ended by ${finish}`,
+                  `${tokens.length} tokens, ${tokensPerSecond.toFixed(1)} tokens/s, first after ${firstTokenSeconds.toFixed(2)} s, ended by ${finish}; ${engineWords(next.value, options.kvCache)}`,
                 ),
               )
             }
