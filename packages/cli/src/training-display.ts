@@ -1,5 +1,5 @@
 import { formatBytes } from "@sloth/core"
-import type { RunEvent, StepEvent } from "@sloth/core"
+import type { RunEvent, RunEventOf, StepEvent } from "@sloth/core"
 import { formatPlan, formatSeconds, type RunPlan } from "@sloth/train"
 import type { PreparedRun } from "@sloth/sloth"
 import { previewText } from "./terminal/preview.ts"
@@ -32,6 +32,17 @@ export const dataLines = ({ data }: PreparedRun, terminal: Pick<Terminal, "color
   previewText(data.preview, terminal),
 ]
 
+const oneLine = (text: string): string => text.trim().replace(/\s+/g, " ")
+
+/** What else a person watches while completions are sampled: their length, and the KL divergence where there is one. */
+const rewardFigures = ({ metrics }: StepEvent): string[] => {
+  const [length, kl] = [metrics?.["completions/mean_length"], metrics?.["kl"]]
+  return [
+    ...(length === undefined ? [] : [`length ${length.toFixed(0)}`]),
+    ...(kl === undefined ? [] : [`kl ${kl.toFixed(3)}`]),
+  ]
+}
+
 /** Seconds as a clock: 0:42, 12:05, 3:20:00. */
 const clock = (seconds: number): string => {
   const s = Math.max(0, Math.round(seconds))
@@ -48,6 +59,10 @@ export class TrainingDisplay {
   readonly #interval: number
   #steps = 0
   #losses: number[] = []
+  /** Mean rewards, for methods that have them. */
+  #rewards: number[] = []
+  #shownAt = -Infinity
+  #sampleStep: number | undefined
   #last: StepEvent | undefined
   #lastAt = performance.now()
   #secondsPerStep: number | undefined
@@ -87,6 +102,9 @@ export class TrainingDisplay {
       }
       case "step":
         this.#step(event)
+        return
+      case "sample":
+        if (event.phase === "during") this.#sample(event)
         return
       case "eval":
         this.#line(
@@ -129,8 +147,25 @@ export class TrainingDisplay {
     this.#draw()
   }
 
+  /** A completion with its reward, at most every few seconds; those of one step stay together. */
+  #sample({ step, prompt, completion, reward }: RunEventOf<"sample">): void {
+    const now = performance.now()
+    if (this.#sampleStep !== step) {
+      if (now - this.#shownAt < Math.max(this.#interval, 5000)) return
+      this.#shownAt = now
+      this.#sampleStep = step
+      this.#line(`${this.#style.dim(`step ${step}`)} ${clip(oneLine(prompt), this.#terminal.width - 12)}`)
+    }
+    const score = reward === undefined ? "none" : reward.toFixed(2)
+    this.#line(
+      `  ${this.#style.cyan(score.padStart(6))}  ${clip(oneLine(completion) || "(nothing)", this.#terminal.width - 10)}`,
+    )
+  }
+
   #step(event: StepEvent): void {
     this.#losses.push(event.loss)
+    const reward = event.metrics?.["reward"]
+    if (reward !== undefined) this.#rewards.push(reward)
     this.#last = event
     this.#lastAt = performance.now()
     const before = this.#secondsPerStep
@@ -164,7 +199,9 @@ export class TrainingDisplay {
         ? [`step 0/${this.#steps}`, `${formatSeconds(this.#elapsed())} in the first step`]
         : [
             bold(`step ${last.step}/${this.#steps}`),
-            `loss ${bold(last.loss.toFixed(4))}`,
+            ...(this.#rewards.length === 0
+              ? [`loss ${bold(last.loss.toFixed(4))}`]
+              : [`reward ${bold(this.#rewards.at(-1)!.toFixed(3))}`, ...rewardFigures(last)]),
             `lr ${last.learningRate.toExponential(1)}`,
             `${count(last.tokensPerSecond)} tokens/s`,
             ...(left === undefined || last.step === this.#steps ? [] : [`${clock(left)} left`]),
@@ -173,7 +210,9 @@ export class TrainingDisplay {
           ]
     const text = parts.join(dim(" · "))
     const room = Math.min(24, width - visibleLength(text) - 3)
-    return this.#terminal.live && room >= 8 ? `${text}  ${green(sparkline(this.#losses, room))}` : text
+    return this.#terminal.live && room >= 8
+      ? `${text}  ${green(sparkline(this.#rewards.length === 0 ? this.#losses : this.#rewards, room))}`
+      : text
   }
 
   #draw(): void {

@@ -14,6 +14,10 @@ export interface NanoFiles {
   readonly rl: string
   /** Tasks of the same kind, for evaluation. */
   readonly rlHeldOut: string
+  /** The tasks of `rl` that nano can learn from its own attempts in a minute: writing things down in a given form. */
+  readonly rlWriting: string
+  /** Tasks of the same kind, for evaluation. */
+  readonly rlWritingHeldOut: string
 }
 
 /** Paths of the files that this package carries. */
@@ -24,5 +28,7 @@ export function nanoFiles(): NanoFiles {
     quickstartHeldOut: at("data/quickstart-held-out.jsonl"),
     rl: at("data/rl.jsonl"),
     rlHeldOut: at("data/rl-held-out.jsonl"),
+    rlWriting: at("data/rl-writing.jsonl"),
+    rlWritingHeldOut: at("data/rl-writing-held-out.jsonl"),
   }
 }

@@ -81,6 +81,8 @@ export interface UnitSource<Unit extends TrainingUnit = TrainingUnit> extends As
 export interface OnlineObjective<Row = never, Unit extends TrainingUnit = TrainingUnit> extends Objective<Row, Unit> {
   readonly online: {
     reuse(settings: unknown): Reuse
+    /** Refuses, before anything starts, what the source could not work with. */
+    check?(settings: unknown, rewards: readonly Reward[]): void
     /** Opens the source for the rows of a run. */
     open(rows: readonly Row[], heldOut: readonly Row[], context: SourceContext): Awaitable<UnitSource<Unit>>
     /** Cuts a unit of `prepare` as the source cuts what it makes. */

@@ -42,10 +42,12 @@ const prepare = async <Row>(options: PlanOptions<Row>): Promise<Prepared> => {
       next: "Leave them out, or choose a method such as grpo.",
       fields: { method: objective.name },
     })
+  const loss = objective.loss(settings)
+  online?.online.check?.(settings, options.rewards ?? [])
   return {
     method: objective.name,
     settings,
-    loss: objective.loss(settings),
+    loss,
     reuse: online?.online.reuse(settings),
     units,
     evaluationUnits,

@@ -50,6 +50,11 @@ export const commands: readonly CommandEntry[] = [
     load: () => import("./chat.ts"),
   },
   {
+    name: "samples",
+    summary: "Browse the completions of a run, with what each reward gave them.",
+    load: () => import("./samples.ts"),
+  },
+  {
     name: "score",
     summary: "Print the log-probability of every token of some rows.",
     load: () => import("./score.ts"),

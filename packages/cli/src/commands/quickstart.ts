@@ -8,6 +8,7 @@ import { EXIT } from "../errors.ts"
 import { exportLines, shortPath } from "../export-lines.ts"
 import { interruptible } from "../interrupt.ts"
 import { writeReport } from "../report/write-report.ts"
+import { quickstartRl } from "../quickstart-rl.ts"
 import { recordSamples, type Sample } from "../samples.ts"
 import { jsonField, modelField } from "../session-flags.ts"
 import { withSession } from "../session.ts"
@@ -68,16 +69,29 @@ export const command = defineCommand({
         min: 1,
       })
       .pipe(Schema.optionalKey),
+    rl: field
+      .boolean({
+        description:
+          "Show reinforcement learning instead: the model learns from rewards for its own attempts, in about a minute.",
+      })
+      .pipe(withDefault(false)),
     json: jsonField.pipe(withDefault(false)),
   }),
   examples: [
     { command: "sloth quickstart", description: "the whole way in under a minute" },
+    { command: "sloth quickstart --rl", description: "GRPO on tasks whose answers can be checked" },
     { command: "sloth quickstart --steps 30 --json", description: "a shorter one, with the result as data" },
   ],
   run: (input) =>
     withSession(input, async ({ sloth }) => {
       const started = performance.now()
       const { terminal } = input
+      if (input.options.rl)
+        return quickstartRl(sloth, terminal, {
+          model: input.options.model ?? "nano",
+          steps: input.options.steps,
+          json: input.options.json,
+        })
       const { bold, dim, green } = terminal.errorStyle
       const model = input.options.model ?? "nano"
       const data = nanoFiles().quickstart

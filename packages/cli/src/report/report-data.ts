@@ -1,13 +1,22 @@
 import { existsSync } from "node:fs"
 import { readEvents, readRunConfig, runPaths, type RunConfig, type RunEventOf, type StepEvent } from "@sloth/core"
 import { describeConfig } from "@sloth/core"
-import { TrainConfigSchema, type RunPlan } from "@sloth/train"
+import { readSamples, TrainConfigSchema, type RunPlan } from "@sloth/train"
 
 /** An answer before and after. */
 export interface ReportSample {
   readonly prompt: string
   readonly before: string | undefined
   readonly after: string | undefined
+}
+
+/** A completion of a rollout. */
+export interface ReportCompletion {
+  readonly step: number
+  readonly prompt: string
+  readonly completion: string
+  readonly reward: number | null
+  readonly rewards: Readonly<Record<string, number | null>>
 }
 
 /** One line of the settings table. */
@@ -27,6 +36,8 @@ export interface ReportData {
   readonly steps: readonly StepEvent[]
   readonly evaluations: readonly RunEventOf<"eval">[]
   readonly samples: readonly ReportSample[]
+  /** Completions of the last rollout, best first; empty for methods that sample none. */
+  readonly completions: readonly ReportCompletion[]
   readonly exports: readonly RunEventOf<"export">[]
   readonly warnings: readonly RunEventOf<"warning">[]
   readonly plan: RunPlan | undefined
@@ -56,12 +67,42 @@ const settingsOf = (config: RunConfig): ReportSetting[] => {
 const samplesOf = (events: readonly RunEventOf<"sample">[]): ReportSample[] => {
   const byPrompt = new Map<string, { before?: string; after?: string }>()
   for (const { prompt, phase, completion } of events) {
+    // Completions of a rollout are no answers to fixed questions.
+    if (phase === "during") continue
     const entry = byPrompt.get(prompt) ?? {}
     if (phase === "before") entry.before = completion
     else entry.after = completion
     byPrompt.set(prompt, entry)
   }
   return [...byPrompt].map(([prompt, { before, after }]) => ({ prompt, before, after }))
+}
+
+/** Most completions that a report shows, half of them the best and half the worst. */
+const MOST_COMPLETIONS = 12
+
+const completionsOf = (path: string): ReportCompletion[] => {
+  const all = readSamples(path)
+  const last = all.at(-1)?.step
+  const sorted = all
+    .filter(({ step }) => step === last)
+    .map((sample): ReportCompletion => ({
+      step: sample.step,
+      prompt: questionOf(sample["prompt"]),
+      completion: String(sample["completion"] ?? ""),
+      reward: typeof sample["reward"] === "number" ? sample["reward"] : null,
+      rewards: (sample["rewards"] ?? {}) as ReportCompletion["rewards"],
+    }))
+    .sort((a, b) => (b.reward ?? -Infinity) - (a.reward ?? -Infinity))
+  return sorted.length <= MOST_COMPLETIONS
+    ? sorted
+    : [...sorted.slice(0, MOST_COMPLETIONS / 2), ...sorted.slice(-MOST_COMPLETIONS / 2)]
+}
+
+/** What a person asked last in a prompt of `samples.jsonl`. */
+export const questionOf = (prompt: unknown): string => {
+  if (!Array.isArray(prompt)) return String(prompt ?? "")
+  const messages = prompt as readonly { readonly role?: unknown; readonly content?: unknown }[]
+  return String(messages.findLast(({ role }) => role !== "assistant")?.content ?? "")
 }
 
 /** Reads what a run folder holds. Errors: SLOTH_RUN_NOT_A_RUN, SLOTH_EVENTS_CORRUPT. */
@@ -82,6 +123,7 @@ export const readReportData = (run: string): ReportData => {
     steps: of("step"),
     evaluations: of("eval"),
     samples: samplesOf(of("sample")),
+    completions: completionsOf(paths.samples),
     exports: [...exportsByPath.values()],
     warnings: of("warning"),
     plan: (of("plan").at(-1)?.plan ?? details["plan"]) as RunPlan | undefined,

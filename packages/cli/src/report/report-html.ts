@@ -26,6 +26,19 @@ const statusPill = (status: ReportData["status"]): string => {
   return `<span class="pill${kind}">${status}</span>`
 }
 
+const rewardTile = (steps: ReportData["steps"]): string[] => {
+  const rewards = steps.flatMap(({ metrics }) => metrics?.["reward"] ?? [])
+  const mean = (values: readonly number[]): string => (values.reduce((a, b) => a + b, 0) / values.length).toFixed(3)
+  return rewards.length === 0
+    ? []
+    : [
+        tile(
+          mean(rewards.slice(-10)),
+          rewards.length > 10 ? `mean reward, from ${mean(rewards.slice(0, 10))}` : "mean reward",
+        ),
+      ]
+}
+
 const tiles = (data: ReportData): string => {
   const { steps, evaluations, plan } = data
   const last = steps.at(-1)
@@ -34,6 +47,7 @@ const tiles = (data: ReportData): string => {
   const tokens = steps.reduce((n, s) => n + s.tokens, 0)
   const best = evaluations.length === 0 ? undefined : Math.min(...evaluations.map((e) => e.loss))
   return `<div class="tiles">${[
+    ...rewardTile(steps),
     tile(last.loss.toFixed(4), steps.length > 1 ? `loss, from ${steps[0]!.loss.toFixed(4)}` : "loss"),
     ...(best === undefined ? [] : [tile(best.toFixed(4), "best evaluation loss")]),
     tile(plan === undefined ? count(last.step) : `${count(last.step)} / ${count(plan.steps)}`, "steps"),
@@ -45,11 +59,62 @@ const tiles = (data: ReportData): string => {
   ].join("")}</div>`
 }
 
+/** Curves of what rollouts and rewards did, for methods that have them. */
+const rewardCharts = (steps: ReportData["steps"]): string => {
+  const points = (name: string) =>
+    steps.flatMap(({ step, metrics }) => (metrics?.[name] === undefined ? [] : [{ x: step, y: metrics[name] }]))
+  const rewards = points("reward")
+  if (rewards.length === 0) return ""
+  const names = [...new Set(steps.flatMap(({ metrics }) => Object.keys(metrics ?? {})))]
+  const own = names.flatMap((name) => {
+    const reward = /^rewards\/(.+)\/mean$/.exec(name)?.[1]
+    return reward === undefined ? [] : [[name, `Reward ${reward}`] as const]
+  })
+  const few = (y: number): string => (Math.abs(y) >= 10 ? y.toFixed(0) : y.toPrecision(2))
+  const small = { width: 320, height: 170, smooth: true, format: few }
+  const charts = [
+    ...(own.length > 1 ? own : []),
+    ["reward_std", "Spread of rewards (standard deviation)"],
+    ["frac_reward_zero_std", "Groups whose rewards are all equal (share)"],
+    ["completions/mean_length", "Length of completions (tokens)"],
+    ["completions/clipped_ratio", "Completions cut at the limit (share)"],
+    ["kl", "KL divergence from the start (nats a token)"],
+    ["entropy", "Entropy (nats a token)"],
+    ["clip_ratio/region_mean", "Clipped ratios (share of tokens)"],
+    ["seconds/rollout", "Seconds in the rollout"],
+    ["seconds/score", "Seconds in the rewards"],
+    ["seconds/train", "Seconds in the update"],
+  ] as const
+  return `${chartCard(
+    { title: "Mean reward", points: rewards, smooth: true, format: few, width: 1040, height: 320 },
+    '<span class="legend"><i></i>smoothed<i class="r"></i>each rollout</span>',
+  )}<div class="grid3">${charts
+    .map(([name, title]) => ({ title, points: points(name) }))
+    .filter((chart) => chart.points.length > 0)
+    .map((chart) => chartCard({ ...small, ...chart, zero: chart.points.every(({ y }) => y >= 0) }))
+    .join("")}</div>`
+}
+
+/** The best and the worst completions of the last rollout. */
+const completionsCard = ({ completions }: ReportData): string => {
+  if (completions.length === 0) return ""
+  const names = Object.keys(completions[0]!.rewards)
+  const score = (value: number | null | undefined): string =>
+    value === null || value === undefined ? "none" : String(Number(value.toFixed(3)))
+  const rows = completions
+    .map(
+      ({ prompt, completion, reward, rewards }) =>
+        `<tr><td class="n">${score(reward)}</td>${names.length > 1 ? names.map((name) => `<td class="n">${score(rewards[name])}</td>`).join("") : ""}<td>${escapeHtml(prompt.slice(-300))}</td><td>${escapeHtml(completion.trim() === "" ? "(nothing)" : completion.trim().slice(0, 600))}</td></tr>`,
+    )
+    .join("")
+  return `<section class="card"><h2>Completions of step ${completions[0]!.step}, best and worst</h2><div class="scroll"><table><thead><tr><th>reward</th>${names.length > 1 ? names.map((name) => `<th>${escapeHtml(name)}</th>`).join("") : ""}<th>prompt</th><th>completion</th></tr></thead><tbody>${rows}</tbody></table></div></section>`
+}
+
 const charts = ({ steps, evaluations }: ReportData): string => {
   const series = (y: (step: (typeof steps)[number]) => number) => steps.map((step) => ({ x: step.step, y: y(step) }))
   const legend = `<span class="legend"><i></i>smoothed<i class="r"></i>each step${evaluations.length > 0 ? '<i class="e"></i>evaluation' : ""}</span>`
   const small = { width: 320, height: 170 }
-  return `${chartCard(
+  return `${rewardCharts(steps)}${chartCard(
     {
       title: "Loss (nats per scored token)",
       points: series((s) => s.loss),
@@ -179,6 +244,7 @@ export const reportHtml = (data: ReportData): string => {
 ${tiles(data)}
 ${charts(data)}
 ${samples(data)}
+${completionsCard(data)}
 ${exportsTable(data)}
 ${warningsCard(data)}
 ${dataCard(data)}

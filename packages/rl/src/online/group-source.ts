@@ -85,6 +85,21 @@ interface RicherEngine extends RolloutEngine {
   release?(): void
 }
 
+/** Checks that there are rewards, and a weight for each. Errors: SLOTH_RL_NO_REWARD, SLOTH_RL_SETTINGS. */
+export const checkRewards = (method: Pick<GroupMethod, "name" | "rewardWeights">, rewards: readonly Reward[]): void => {
+  if (rewards.length === 0)
+    throw new SlothError("SLOTH_RL_NO_REWARD", {
+      what: `The method "${method.name}" has no reward to learn from.`,
+      next: "Name one or more with --reward (a file, or a name of the library), or rewards: [...] in code.",
+    })
+  if (method.rewardWeights !== undefined && method.rewardWeights.length !== rewards.length)
+    throw new SlothError("SLOTH_RL_SETTINGS", {
+      what: `There are ${rewards.length} rewards and ${method.rewardWeights.length} rewardWeights.`,
+      next: "Give one weight a reward, in order.",
+      fields: { rewards: rewards.map(({ name }) => name), weights: method.rewardWeights },
+    })
+}
+
 /** Samples groups of completions, judges them, and turns them into units with advantages. */
 export class GroupSource implements UnitSource<SampledUnit> {
   readonly #method: GroupMethod
@@ -114,25 +129,14 @@ export class GroupSource implements UnitSource<SampledUnit> {
     this.#adviser = new Adviser(method.maxCompletionLength, context.config.batch * method.reuse.slices)
   }
 
-  /** Opens the engine and checks the rewards. Errors: SLOTH_RL_NO_REWARD, SLOTH_RL_SETTINGS. */
+  /** Opens the engine. */
   static async open(
     method: GroupMethod,
     rows: readonly PromptExample[],
     heldOut: readonly PromptExample[],
     context: SourceContext,
   ): Promise<GroupSource> {
-    const { rewards, model, tokenizer } = context
-    if (rewards.length === 0)
-      throw new SlothError("SLOTH_RL_NO_REWARD", {
-        what: `The method "${method.name}" has no reward to learn from.`,
-        next: "Name one or more with --reward (a file, or a name of the library), or rewards: [...] in code.",
-      })
-    if (method.rewardWeights !== undefined && method.rewardWeights.length !== rewards.length)
-      throw new SlothError("SLOTH_RL_SETTINGS", {
-        what: `There are ${rewards.length} rewards and ${method.rewardWeights.length} rewardWeights.`,
-        next: "Give one weight a reward, in order.",
-        fields: { rewards: rewards.map(({ name }) => name), weights: method.rewardWeights },
-      })
+    const { model, tokenizer } = context
     const sizes = [...rows, ...heldOut].map(({ tokens }) => tokens.length)
     const options = {
       tokenizer,

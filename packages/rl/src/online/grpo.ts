@@ -6,7 +6,7 @@ import { openPrompts, type PromptExample } from "../data/prompts.ts"
 import { settingsError } from "../internal/settings.ts"
 import { groupAdvantages, reinforceAdvantages, rlooAdvantages, weightedRewards } from "./advantages.ts"
 import { cacheTokens, forecastUnits, pieces, rehearseRollout } from "./forecast.ts"
-import { GroupSource, type GroupMethod } from "./group-source.ts"
+import { checkRewards, GroupSource, type GroupMethod } from "./group-source.ts"
 import {
   GRPO_DEFAULTS,
   grpoSettingsSchema,
@@ -83,6 +83,10 @@ const groupObjective = <const Name extends string, Config extends ConfigSchema, 
     loss: (settings) => spec.loss(settings as Settings),
     online: {
       reuse: (settings) => reuseOf(settings as Settings),
+      check: (settings, rewards) => {
+        const { rewardWeights } = settings as Settings
+        checkRewards({ name: spec.name, ...(rewardWeights === undefined ? {} : { rewardWeights }) }, rewards)
+      },
       open: (rows, heldOut, context) => {
         const settings = context.settings as Settings
         return GroupSource.open(
