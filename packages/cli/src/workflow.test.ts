@@ -147,7 +147,7 @@ describe("what a run can do", () => {
 
   test("generate and chat take a smaller cache and guess tokens", async () => {
     const ask = (...more: string[]) =>
-      run(...["generate", "--model", "runs/one", "--prompt", "one two one two one two", "--max-tokens", "12", ...more])
+      run("generate", "--model", "runs/one", "--prompt", "one two one two one two", "--max-tokens", "12", ...more)
     const [plain, lookup, draft, bad] = await Promise.all([
       ask("--json"),
       ask("--speculate", "lookup", "--kv-cache", "f32", "--json"),
