@@ -329,6 +329,7 @@ export const openPreferences = async (
       rejected: rejected!,
       ...(gold === undefined ? {} : { gold }),
       ...(row.reference === undefined ? {} : { reference: row.reference }),
+      ...(row.margin === undefined ? {} : { margin: row.margin }),
       row: row.origin.index,
     }),
   )
@@ -340,7 +341,7 @@ export const openPreferences = async (
       bytesOf(example.chosen),
       bytesOf(example.rejected),
       ...(example.gold === undefined ? [] : [bytesOf(example.gold)]),
-      JSON.stringify(example.reference ?? null),
+      JSON.stringify([example.reference ?? null, example.margin ?? null]),
     ],
     ({ chosen, rejected, gold }) => [
       ["chosen", chosen],

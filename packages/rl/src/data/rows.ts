@@ -14,6 +14,7 @@ export interface PreferenceRow {
   readonly chosen: PromptedRow
   readonly rejected: PromptedRow
   readonly gold?: PromptedRow
+  readonly margin?: number
   readonly reference?: { readonly chosen: number; readonly rejected: number }
 }
 
@@ -204,7 +205,7 @@ const rowOf = (source: SourceRow, origin: RowOrigin): Row => {
 export const isPair = (row: unknown): boolean => isObject(row) && present(row, "chosen") && present(row, "rejected")
 
 /**
- * Reads a row of a pair: `chosen` and `rejected`, with `prompt` or with a common beginning that is the prompt; `gold` (or `reference`) for TPO; `tools`;
+ * Reads a row of a pair: `chosen` and `rejected`, with `prompt` or with a common beginning that is the prompt; `gold` (or `reference`) for TPO; `margin` for reward models; `tools`;
  * `ref_chosen_logps` and `ref_rejected_logps`. Errors: SLOTH_RL_ROW_KIND, SLOTH_RL_ROW_FORMS, SLOTH_RL_NO_COMPLETION, SLOTH_DATA_FIELD.
  */
 export const preferenceRow = (source: SourceRow, index: number): PreferenceRow => {
@@ -236,6 +237,7 @@ export const preferenceRow = (source: SourceRow, index: number): PreferenceRow =
     chosen: chosen!,
     rejected: rejected!,
     ...(gold === undefined ? {} : { gold }),
+    ...(present(row, "margin") ? { margin: numberOf(row, "margin", origin) } : {}),
     ...(present(row, refChosen) || present(row, refRejected)
       ? { reference: { chosen: numberOf(row, refChosen, origin), rejected: numberOf(row, refRejected, origin) } }
       : {}),

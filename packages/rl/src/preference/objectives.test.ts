@@ -360,7 +360,7 @@ describe("settings", () => {
       sloth: "^0.1.0",
       provides: { objectives: preferenceObjectives },
     })
-    expect(new Set(plugin.provides.objectives.map((o) => o.name)).size).toBe(8)
+    expect(new Set(plugin.provides.objectives.map((o) => o.name)).size).toBe(10)
     for (const { name, config } of preferenceObjectives) decodeConfig(config!, {}, { name })
   })
 })
