@@ -2,6 +2,7 @@ import { formatBytes } from "@sloth/core"
 import type { RunEvent, RunEventOf, StepEvent } from "@sloth/core"
 import { formatPlan, formatSeconds, type RunPlan } from "@sloth/train"
 import type { PreparedRun } from "@sloth/sloth"
+import { headlines } from "./metric-words.ts"
 import { previewText } from "./terminal/preview.ts"
 import { sparkline } from "./terminal/sparkline.ts"
 import type { Style, Terminal } from "./terminal/terminal.ts"
@@ -108,7 +109,12 @@ export class TrainingDisplay {
         return
       case "eval":
         this.#line(
-          `${this.#style.cyan("eval")} step ${event.step}: loss ${event.loss.toFixed(4)}${event.perplexity === undefined ? "" : `, perplexity ${event.perplexity.toFixed(2)}`}${event.best === true ? ", the best so far" : ""}`,
+          `${this.#style.cyan("eval")} step ${event.step}: loss ${event.loss.toFixed(4)}${event.perplexity === undefined ? "" : `, perplexity ${event.perplexity.toFixed(2)}`}${headlines(
+            event.metrics,
+            3,
+          )
+            .map((text) => `, ${text}`)
+            .join("")}${event.best === true ? ", the best so far" : ""}`,
         )
         return
       case "checkpoint":
@@ -200,7 +206,7 @@ export class TrainingDisplay {
         : [
             bold(`step ${last.step}/${this.#steps}`),
             ...(this.#rewards.length === 0
-              ? [`loss ${bold(last.loss.toFixed(4))}`]
+              ? [`loss ${bold(last.loss.toFixed(4))}`, ...headlines(last.metrics)]
               : [`reward ${bold(this.#rewards.at(-1)!.toFixed(3))}`, ...rewardFigures(last)]),
             `lr ${last.learningRate.toExponential(1)}`,
             `${count(last.tokensPerSecond)} tokens/s`,

@@ -42,6 +42,10 @@ const tellEnd = (outcome: TrainOutcome, report: string, terminal: Terminal): voi
   const result = outcome.adapter ?? outcome.weights
   if (result !== undefined) terminal.say(`  ${dim("result:")} ${shortPath(result)}`)
   terminal.say(`  ${dim("report:")} ${shortPath(report)}`)
+  if (outcome.plan.method === "reward" || outcome.plan.method === "prm") {
+    terminal.say(`  ${dim("next:")}   docs/rl.md, "Reward models", says how it scores completions`)
+    return
+  }
   terminal.say(`  ${dim("next:")}   sloth chat --model ${run} --compare`)
   terminal.say(`          sloth export --model ${run} --format gguf-q8_0`)
 }

@@ -110,13 +110,49 @@ const completionsCard = ({ completions }: ReportData): string => {
   return `<section class="card"><h2>Completions of step ${completions[0]!.step}, best and worst</h2><div class="scroll"><table><thead><tr><th>reward</th>${names.length > 1 ? names.map((name) => `<th>${escapeHtml(name)}</th>`).join("") : ""}<th>prompt</th><th>completion</th></tr></thead><tbody>${rows}</tbody></table></div></section>`
 }
 
-const charts = ({ steps, evaluations }: ReportData): string => {
+/** A chart for each figure that the method told of its steps, with those of its evaluations. */
+const metricCharts = ({ steps, evaluations }: ReportData): string => {
+  const names = [...new Set(steps.flatMap(({ metrics }) => Object.keys(metrics ?? {})))]
+  // What rollouts and rewards did is drawn above.
+  if (names.includes("reward")) return ""
+  const points = (
+    of: readonly { readonly step: number; readonly metrics?: Readonly<Record<string, number>> }[],
+    name: string,
+  ) =>
+    of.flatMap(({ step, metrics }) => {
+      const y = metrics?.[name]
+      return y === undefined || !Number.isFinite(y) ? [] : [{ x: step, y }]
+    })
+  const cards = names.flatMap((name) => {
+    const line = points(steps, name)
+    if (line.length === 0) return []
+    const marks = points(evaluations, name)
+    return [
+      chartCard({
+        title: name,
+        points: line,
+        smooth: true,
+        ...(marks.length === 0 ? {} : { marks: { name: "evaluation", points: marks } }),
+        format: (y) => (Math.abs(y) >= 100 ? count(y) : Number(y.toPrecision(3)).toString()),
+        width: 320,
+        height: 170,
+      }),
+    ]
+  })
+  return cards.length === 0 ? "" : `<div class="grid3">${cards.join("")}</div>`
+}
+
+/** Methods whose loss is a mean over scored tokens. */
+const PER_TOKEN: readonly (string | undefined)[] = [undefined, "sft", "pretrain"]
+
+const charts = (data: ReportData): string => {
+  const { steps, evaluations, method } = data
   const series = (y: (step: (typeof steps)[number]) => number) => steps.map((step) => ({ x: step.step, y: y(step) }))
   const legend = `<span class="legend"><i></i>smoothed<i class="r"></i>each step${evaluations.length > 0 ? '<i class="e"></i>evaluation' : ""}</span>`
   const small = { width: 320, height: 170 }
   return `${rewardCharts(steps)}${chartCard(
     {
-      title: "Loss (nats per scored token)",
+      title: PER_TOKEN.includes(method) ? "Loss (nats per scored token)" : `Loss of ${method}`,
       points: series((s) => s.loss),
       smooth: true,
       ...(evaluations.length === 0
@@ -151,7 +187,7 @@ const charts = ({ steps, evaluations }: ReportData): string => {
       zero: true,
       smooth: true,
     }),
-  ].join("")}</div>`
+  ].join("")}</div>${metricCharts(data)}`
 }
 
 const samples = (data: ReportData): string => {
