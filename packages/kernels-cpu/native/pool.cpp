@@ -86,11 +86,18 @@ struct Pool {
   Scratch shared[8];
   std::atomic<int64_t> scratchBytes{0};
 
-  // The job. `ticket` is (epoch << 32 | tasks not yet claimed): a claim is a compare-and-swap on both. A finished job has 0 left, so a worker that comes late
-  // claims nothing while the next job is being written, and a successful claim keeps its job alive, so what it reads afterwards belongs to that job.
-  alignas(64) std::atomic<uint64_t> ticket{0};
-  alignas(64) std::atomic<int> finished{0};
+  // The job. Every worker has a range of neighbouring tasks, so that what it reads lies behind one another; who has finished takes from the ends of the others'
+  // ranges. A range is (epoch << 40 | next << 20 | end) in claims of `unit` tasks, and a claim is a compare-and-swap on all of it. A finished job has empty
+  // ranges, so a worker that comes late claims nothing while the next job is being written, and a successful claim keeps its job alive, so what it reads
+  // afterwards belongs to that job.
+  struct alignas(64) Range {
+    std::atomic<uint64_t> word{0};
+  };
+  std::vector<Range> ranges;
+  alignas(64) std::atomic<uint32_t> published{0};  // epoch of the newest job
+  alignas(64) std::atomic<int> finished{0};        // tasks
   alignas(64) std::atomic<int> tasks{0};
+  std::atomic<int> unit{1};
   std::atomic<PoolTask> fn{nullptr};
   std::atomic<void*> ctx{nullptr};
   uint32_t epoch = 0;
@@ -108,25 +115,53 @@ struct Pool {
 
 namespace {
 
+constexpr int RANGE_BITS = 20;
+constexpr uint64_t RANGE_MASK = (1u << RANGE_BITS) - 1;
+constexpr uint32_t EPOCH_MASK = (1u << 24) - 1;
+
+inline uint64_t range_word(uint32_t epoch, uint64_t next, uint64_t end) {
+  return static_cast<uint64_t>(epoch & EPOCH_MASK) << (2 * RANGE_BITS) | next << RANGE_BITS | end;
+}
+
+// Claims from one range, in front when it is the worker's own and else behind; -1 when the epoch has nothing left there.
+inline int64_t claim(std::atomic<uint64_t>& range, uint32_t epoch, bool own) {
+  uint64_t seen = range.load(std::memory_order_acquire);
+  for (;;) {
+    const uint64_t next = seen >> RANGE_BITS & RANGE_MASK, end = seen & RANGE_MASK;
+    if (seen >> (2 * RANGE_BITS) != (epoch & EPOCH_MASK) || next >= end) return -1;
+    const uint64_t after = own ? seen + (uint64_t{1} << RANGE_BITS) : seen - 1;
+    if (range.compare_exchange_weak(seen, after, std::memory_order_acq_rel, std::memory_order_acquire)) return static_cast<int64_t>(own ? next : end - 1);
+  }
+}
+
 // Claims and runs tasks of one epoch until none is left. Returns when the epoch has no unclaimed task.
 void work(Pool* pool, uint32_t epoch, int worker) {
-  uint64_t seen = pool->ticket.load(std::memory_order_acquire);
-  for (;;) {
-    if (static_cast<uint32_t>(seen >> 32) != epoch) return;
-    const int left = static_cast<int>(static_cast<uint32_t>(seen));
-    if (left == 0) return;
-    if (!pool->ticket.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-    const int tasks = pool->tasks.load(std::memory_order_relaxed);
-    try {
-      pool->fn.load(std::memory_order_relaxed)(pool->ctx.load(std::memory_order_relaxed), tasks - left, worker);
-    } catch (const ScratchExhausted& e) {
-      pool_fail(pool, "scratch", "not enough memory for a kernel's scratch space", 0, e.bytes);
+  int done = 0, tasks = 0;
+  for (int i = 0; i < pool->threads; i++) {
+    const int victim = (worker + i) % pool->threads;
+    for (;;) {
+      const int64_t claimed = claim(pool->ranges[static_cast<size_t>(victim)].word, epoch, i == 0);
+      if (claimed < 0) break;
+      tasks = pool->tasks.load(std::memory_order_relaxed);
+      const int unit = pool->unit.load(std::memory_order_relaxed);
+      const PoolTask fn = pool->fn.load(std::memory_order_relaxed);
+      void* const ctx = pool->ctx.load(std::memory_order_relaxed);
+      const int64_t from = claimed * unit, to = from + unit < tasks ? from + unit : tasks;
+      for (int64_t task = from; task < to; task++) {
+        try {
+          fn(ctx, static_cast<int>(task), worker);
+        } catch (const ScratchExhausted& e) {
+          pool_fail(pool, "scratch", "not enough memory for a kernel's scratch space", 0, e.bytes);
+        }
+        done++;
+      }
     }
-    if (pool->finished.fetch_add(1, std::memory_order_seq_cst) + 1 == tasks && worker != 0 && pool->callerSleeps.load(std::memory_order_seq_cst)) {
-      std::lock_guard<std::mutex> lock(pool->mutex);
-      pool->done.notify_one();
-    }
-    seen = pool->ticket.load(std::memory_order_acquire);
+  }
+  // Counted once: until now the job could not end, because these tasks were missing.
+  if (done > 0 && pool->finished.fetch_add(done, std::memory_order_seq_cst) + done == tasks && worker != 0 &&
+      pool->callerSleeps.load(std::memory_order_seq_cst)) {
+    std::lock_guard<std::mutex> lock(pool->mutex);
+    pool->done.notify_one();
   }
 }
 
@@ -135,18 +170,18 @@ void worker_main(Pool* pool, int worker) {
   uint32_t last = 0;
   for (;;) {
     const auto fresh = [&] {
-      return static_cast<uint32_t>(pool->ticket.load(std::memory_order_acquire) >> 32) != last || pool->stop.load(std::memory_order_relaxed);
+      return pool->published.load(std::memory_order_acquire) != last || pool->stop.load(std::memory_order_relaxed);
     };
     if (!spin_until(fresh)) {
       std::unique_lock<std::mutex> lock(pool->mutex);
       pool->sleepers.fetch_add(1, std::memory_order_seq_cst);
       pool->wake.wait(lock, [&] {
-        return static_cast<uint32_t>(pool->ticket.load(std::memory_order_seq_cst) >> 32) != last || pool->stop.load(std::memory_order_relaxed);
+        return pool->published.load(std::memory_order_seq_cst) != last || pool->stop.load(std::memory_order_relaxed);
       });
       pool->sleepers.fetch_sub(1, std::memory_order_seq_cst);
     }
     if (pool->stop.load(std::memory_order_relaxed)) return;
-    last = static_cast<uint32_t>(pool->ticket.load(std::memory_order_acquire) >> 32);
+    last = pool->published.load(std::memory_order_acquire);
     work(pool, last, worker);
   }
 }
@@ -169,6 +204,7 @@ Pool* pool_create(int threads) {
   if (pool == nullptr) return nullptr;
   pool->threads = threads < 1 ? 1 : threads;
   pool->scratch.resize(static_cast<size_t>(pool->threads));
+  pool->ranges = std::vector<Pool::Range>(static_cast<size_t>(pool->threads));
   for (int i = 1; i < pool->threads; i++) {
     try {
       pool->workers.emplace_back(worker_main, pool, i);
@@ -204,10 +240,17 @@ void pool_run(Pool* pool, int tasks, PoolTask fn, void* ctx) {
   pool->ctx.store(ctx, std::memory_order_relaxed);
   pool->tasks.store(tasks, std::memory_order_relaxed);
   pool->finished.store(0, std::memory_order_relaxed);
+  const int unit = static_cast<int>(static_cast<int64_t>(tasks) >> RANGE_BITS) + 1;
+  pool->unit.store(unit, std::memory_order_relaxed);
+  const int64_t claims = (static_cast<int64_t>(tasks) + unit - 1) / unit;
   const uint32_t epoch = ++pool->epoch;
-  pool->ticket.store((static_cast<uint64_t>(epoch) << 32) | static_cast<uint32_t>(tasks), std::memory_order_seq_cst);
+  for (int i = 0; i < pool->threads; i++) {
+    const uint64_t next = static_cast<uint64_t>(claims * i / pool->threads), end = static_cast<uint64_t>(claims * (i + 1) / pool->threads);
+    pool->ranges[static_cast<size_t>(i)].word.store(range_word(epoch, next, end), std::memory_order_release);
+  }
+  pool->published.store(epoch, std::memory_order_seq_cst);
   if (pool->sleepers.load(std::memory_order_seq_cst) > 0) {
-    // Taking the lock orders this with a worker between its last look at the ticket and its wait.
+    // Taking the lock orders this with a worker between its last look at the epoch and its wait.
     { std::lock_guard<std::mutex> lock(pool->mutex); }
     if (tasks > 2) pool->wake.notify_all();
     else pool->wake.notify_one();

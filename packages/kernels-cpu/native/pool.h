@@ -1,7 +1,8 @@
 // The thread pool that every kernel runs on.
 //
 // One pool belongs to one backend queue. `pool_run` may be called only from the queue thread (which works too, as worker 0) and never from inside a task.
-// Tasks are claimed one by one from an atomic counter, so a worker that the system has put aside does not hold back the tasks it has not begun.
+// Every worker begins with neighbouring tasks of its own and then takes from the ends of the others', one at a time: memory is read in stretches, and a worker
+// that the system has put aside does not hold back the tasks it has not begun.
 // Which worker runs which task is not fixed: for results that do not depend on the number of threads, a kernel cuts its work into tasks by shape alone
 // and combines partial results in task order.
 #ifndef SLOTH_POOL_H
