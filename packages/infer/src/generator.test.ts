@@ -56,6 +56,39 @@ describe("Generator", () => {
     expect(new Set(together.map((c) => c.tokens.join())).size).toBe(6)
   })
 
+  test("prompts that begin alike share that part, whenever they come", async () => {
+    using m = model()
+    const common = Array.from({ length: 37 }, (_, i) => (i * 13) % 131)
+    const requests = Array.from({ length: 7 }, (_, seed) => ({
+      prompt: seed === 0 ? common : [...common, ...[5, 9, 77].slice(0, seed % 4), seed],
+      options: { maxTokens: 6 + seed, ignoreEnd: true, temperature: 0.9, seed },
+    }))
+    using alone = new Generator(m, letters)
+    const want = []
+    for (const r of requests) want.push((await alone.generate([r]))[0]!.tokens)
+    // All at once in small chunks, and a few at a time so that late ones find the beginning read.
+    for (const maxBatch of [16, 3]) {
+      using g = new Generator(m, letters, { maxBatch, prefillChunk: 16 })
+      // The forks, by how many tokens they took over.
+      const shared: number[] = []
+      const fork = g.cache.fork.bind(g.cache)
+      g.cache.fork = (sequence, length) => {
+        shared.push(length!)
+        return fork(sequence, length)
+      }
+      expect((await g.generate(requests)).map((c) => c.tokens)).toEqual(want)
+      expect(shared).toHaveLength(6)
+      expect(new Set(shared)).toEqual(new Set([32]))
+    }
+    // An equal prompt takes over all but the last token, also when it comes late.
+    using g = new Generator(m, letters, { maxBatch: 2 })
+    const shared: number[] = []
+    const fork = g.cache.fork.bind(g.cache)
+    g.cache.fork = (sequence, length) => (shared.push(length!), fork(sequence, length))
+    await g.generate([5, 1, 2].map((maxTokens) => ({ prompt: common, options: { maxTokens, ignoreEnd: true } })))
+    expect(shared).toEqual([36, 36])
+  })
+
   test("a kept text is continued without reading it again", async () => {
     using m = model()
     using g = new Generator(m, letters)

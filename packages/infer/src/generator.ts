@@ -111,7 +111,7 @@ const prefixLength = (a: readonly number[], b: readonly number[]): number => {
 }
 
 /**
- * Generates with one model: prompts are read in chunks beside texts that already grow (continuous batching), equal beginnings are computed once, a finished text frees its
+ * Generates with one model: prompts are read in chunks beside texts that already grow (continuous batching), equal beginnings of prompts are computed once, a finished text frees its
  * place at once. Greedy and seeded completions do not depend on what else is in the batch, up to the rounding of kernels that choose their tiling by shape.
  */
 export class Generator implements Disposable {
@@ -168,24 +168,22 @@ export class Generator implements Disposable {
       options: samplingOptions(options),
     }))
     let active: Active[] = []
-    // Texts with an equal prompt: the first one reads it, the others fork its blocks.
-    const leaders = new Map<string, Active>()
-    const followers = new Map<Active, Waiting[]>()
+    // A prompt that begins like one that is being read waits for the common part and takes it over.
+    const followers = new Map<Active, { readonly text: Waiting; readonly share: number }[]>()
     const programs = new PassPrograms(this.model, this.cache, this.adapters)
     /** A text gives its blocks up; it and those that waited for its prompt come next when there is room. */
     const preempt = (text: Active): void => {
       this.cache.release(text.sequence)
       this.#speculator?.forget(text)
       active = active.filter((a) => a !== text)
-      waiting.unshift({ ...text, begun: text }, ...(followers.get(text) ?? []))
+      waiting.unshift({ ...text, begun: text }, ...(followers.get(text) ?? []).map((f) => f.text))
       followers.delete(text)
-      for (const [key, leader] of leaders) if (leader === text) leaders.delete(key)
     }
     try {
       while (waiting.length > 0 || active.length > 0) {
         if (control.signal?.aborted === true) {
           for (const a of active) a.finish = "aborted"
-          for (const w of [...waiting.splice(0), ...[...followers.values()].flat()])
+          for (const w of [...waiting.splice(0), ...[...followers.values()].flat().map((f) => f.text)])
             active.push(w.begun ?? this.#admit(w, this.cache.create(), "aborted"))
           for (const a of active) a.finish = "aborted"
           followers.clear()
@@ -195,21 +193,17 @@ export class Generator implements Disposable {
             active.length + [...followers.values()].reduce((n, f) => n + f.length, 0) < this.#maxBatch
           ) {
             const next = waiting[0]!
-            const key = next.prompt.join()
-            const leader = next.begun === undefined ? leaders.get(key) : undefined
-            const follows = leader !== undefined && leader.sequence.length < leader.prompt.length
+            const { leader, share } = this.#leader(next, active)
+            const follows = leader !== undefined && leader.sequence.length < share
             // Room for what it reads at once, and a block for every text to grow into.
-            const known = follows ? 0 : next.prompt.length + (next.begun?.tokens.length ?? 0)
+            const known = follows ? 0 : next.prompt.length + (next.begun?.tokens.length ?? 0) - share
             const blocks = Math.ceil(known / this.cache.blockSize) + active.length + 1
             if (blocks * this.cache.blockSize > this.cache.freeTokens && active.length > 0) break
             waiting.shift()
-            if (follows) {
-              followers.set(leader, [...(followers.get(leader) ?? []), next])
-              continue
-            }
-            const a = next.begun ?? this.#admit(next, this.#begin(next.prompt, requests.length === 1))
-            if (next.begun === undefined) leaders.set(key, a)
-            active.push(a)
+            if (follows) followers.set(leader, [...(followers.get(leader) ?? []), { text: next, share }])
+            else if (next.begun !== undefined) active.push(next.begun)
+            else if (leader !== undefined) active.push(this.#admit(next, this.cache.fork(leader.sequence, share)))
+            else active.push(this.#admit(next, this.#begin(next.prompt, requests.length === 1)))
           }
         const growing = active.filter((a) => a.finish === undefined)
         if (growing.length > 0) {
@@ -217,23 +211,16 @@ export class Generator implements Disposable {
           for (const { text: a, id, logprob } of sampled)
             if (a.finish === undefined) yield this.#accept(a, id, logprob, started)
         }
-        for (const [leader, rest] of followers)
-          if (leader.sequence.length >= leader.prompt.length) {
-            followers.delete(leader)
-            // The leader's last prompt row has just been sampled from; forks repeat that one row to get their own logits.
-            for (const w of rest) {
-              if (this.cache.freeTokens === 0) {
-                waiting.unshift(w)
-                continue
-              }
-              const fork = this.cache.fork(leader.sequence)
-              this.cache.truncate(fork, leader.prompt.length - 1)
-              active.push(this.#admit(w, fork))
-            }
-          }
+        for (const [leader, rest] of followers) {
+          const late = rest.filter(({ share }) => leader.sequence.length < share)
+          for (const { text, share } of rest.filter((f) => !late.includes(f)))
+            if (this.cache.freeTokens === 0) waiting.unshift(text)
+            else active.push(this.#admit(text, this.cache.fork(leader.sequence, share)))
+          if (late.length > 0) followers.set(leader, late)
+          else followers.delete(leader)
+        }
         for (const a of active.filter((x) => x.finish !== undefined))
           yield this.#finish(a, started, control.keep === true && requests.length === 1)
-        for (const [key, leader] of leaders) if (leader.finish !== undefined) leaders.delete(key)
         active = active.filter((a) => a.finish === undefined)
       }
     } finally {
@@ -263,6 +250,21 @@ export class Generator implements Disposable {
         fields: { tokens: prompt.length, context },
       })
     return prompt
+  }
+
+  /**
+   * The text whose prompt has the most in common with a waiting one, and how many tokens the two can share: whole blocks, or all but the last of equal prompts, whose row of
+   * logits everyone needs for himself.
+   */
+  #leader(next: Waiting, active: readonly Active[]): { readonly leader: Active | undefined; readonly share: number } {
+    let [leader, share]: [Active | undefined, number] = [undefined, 0]
+    if (next.begun !== undefined) return { leader, share }
+    for (const a of active) {
+      const common = prefixLength(a.prompt, next.prompt)
+      const own = common === next.prompt.length ? common - 1 : common - (common % this.cache.blockSize)
+      if (own > share) [leader, share] = [a, own]
+    }
+    return { leader, share }
   }
 
   /** A cached text for a prompt, with what the kept chat already holds of it. */

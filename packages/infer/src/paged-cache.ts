@@ -149,12 +149,12 @@ export class PagedCache implements Disposable {
     while (sequence.blocks.length < needed) sequence.blocks.push(this.#take())
   }
 
-  /** A second text with the same beginning: whole blocks are shared, an unfinished one is copied. */
-  fork(sequence: CachedSequence): CachedSequence {
-    const whole = Math.floor(sequence.length / this.blockSize)
-    const child: CachedSequence = { blocks: sequence.blocks.slice(0, whole), length: sequence.length }
+  /** A second text with the same `length` first tokens, all of them when absent: whole blocks are shared, an unfinished one is copied. */
+  fork(sequence: CachedSequence, length: number = sequence.length): CachedSequence {
+    const whole = Math.floor(length / this.blockSize)
+    const child: CachedSequence = { blocks: sequence.blocks.slice(0, whole), length }
     for (const b of child.blocks) this.#users[b]!++
-    if (sequence.length % this.blockSize !== 0) {
+    if (length % this.blockSize !== 0) {
       const from = sequence.blocks[whole]!
       const to = this.#take()
       child.blocks.push(to)
