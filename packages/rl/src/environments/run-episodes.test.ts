@@ -19,7 +19,7 @@ const llama = byteTokenizer({
   chatTemplate: template("llama3"),
 })
 
-const options = { sampling: { maxTokens: 200 }, maxLength: 4000, seed: 7 }
+const options = { sampling: { maxTokens: 200 }, maxTokens: 4000, seed: 7 }
 
 /** Counts down from a number that the row has; each right answer is worth 1. */
 const countdown = defineEnvironment<{ from: number }, { next: number }>({
@@ -110,11 +110,11 @@ describe("an episode", () => {
     const run = async (more: object) =>
       (await runEpisodes(engine, chatml, countdown, [{ from: 9 }], { ...options, ...more })).episodes[0]!
     expect(await run({})).toMatchObject({ ended: "turns", reward: 5 })
-    expect(await run({ maxLength: 320 })).toMatchObject({ ended: "length" })
+    expect(await run({ maxTokens: 260 })).toMatchObject({ ended: "length" })
     const cut = await run({ sampling: { maxTokens: 1 } })
     expect(cut).toMatchObject({ ended: "length", reward: 1 })
     expect(cut.turns).toHaveLength(1)
-    expect((await run({ maxLength: 100 })).turns).toEqual([])
+    expect((await run({ maxTokens: 100 })).turns).toEqual([])
   })
 })
 

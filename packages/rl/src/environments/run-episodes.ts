@@ -20,8 +20,8 @@ export interface EpisodeOptions {
   readonly count?: number
   /** `maxTokens` counts for a turn. */
   readonly sampling: Omit<SamplingOptions, "seed">
-  /** Most tokens of an episode, its prompt included. An episode without room for another turn of `maxTokens` ends. */
-  readonly maxLength: number
+  /** Most tokens of an episode after its prompt, those of the environment included. An episode without room for another turn ends. */
+  readonly maxTokens: number
   /** Everything random follows from it: environments and draws. */
   readonly seed: number
   /** Longest time of the environment for a turn, its tools included, seconds; 30 when absent. */
@@ -99,7 +99,7 @@ export const runEpisodes = async <Row, State>(
   rows: readonly Row[],
   options: EpisodeOptions,
 ): Promise<EpisodeRun> => {
-  const { count = 1, sampling, maxLength, seed, turnSeconds = 30, onError = "throw", signal } = options
+  const { count = 1, sampling, maxTokens, seed, turnSeconds = 30, onError = "throw", signal } = options
   const { tools = [], maxTurns = 8 } = environment
   const dialogue = new Dialogue(tokenizer, toolDefinitions(tools), options.template)
   const noted = new Map<string, number[]>()
@@ -171,10 +171,7 @@ export const runEpisodes = async <Row, State>(
 
     for (let turn = 0; turn < maxTurns; turn++) {
       for (const episode of live)
-        if (
-          episode.ended === undefined &&
-          episode.prompt.length + episode.tokens.length + sampling.maxTokens > maxLength
-        )
+        if (episode.ended === undefined && episode.tokens.length + sampling.maxTokens > maxTokens)
           episode.ended = "length"
       const active = live.filter((episode) => episode.ended === undefined)
       if (active.length === 0) break

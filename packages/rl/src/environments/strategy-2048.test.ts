@@ -130,7 +130,7 @@ describe("strategies", () => {
     const environment = strategy2048({ language: "javascript", sandbox: javascript, target: 16, attempts: 2 })
     const { episodes, metrics } = await runEpisodes(engine, tokenizer, environment, [{}], {
       sampling: { maxTokens: 400 },
-      maxLength: 4000,
+      maxTokens: 4000,
       seed: 1,
     })
     const [episode] = episodes

@@ -62,7 +62,7 @@ export interface GroupMethod {
 /** A completion before it has an advantage. */
 interface Judged {
   readonly example: PromptExample
-  readonly completion: Completion
+  readonly completion: RicherCompletion
   readonly text: string
 }
 
@@ -74,6 +74,12 @@ const EVALUATION = 0x4556414c
 
 /** A seed for generation from the run's seed, the step and the round within it. */
 const stepSeed = (seed: number, step: number, round: number): number => requestSeed(seed, step, round)
+
+/** What an engine may say of a completion beyond the contract. */
+interface RicherCompletion extends Completion {
+  /** 0 for tokens that an environment wrote. */
+  readonly mask?: Uint8Array
+}
 
 /** Engines that can do more than the contract asks for. */
 interface RicherEngine extends RolloutEngine {
@@ -375,11 +381,12 @@ export class GroupSource implements UnitSource<SampledUnit> {
     scores: readonly (readonly (number | null)[])[],
   ) {
     const { maskTruncated, numGenerations: count, reuse, needsKl, temperature } = this.#method
-    const plain = judged.map(({ completion: { tokens, finishReason, logprobs } }): SampledCompletion => ({
+    const plain = judged.map(({ completion: { tokens, finishReason, logprobs, mask } }): SampledCompletion => ({
       tokens,
       advantage: 0,
       // Engines give log-probs before the temperature; with another temperature they are of another distribution.
       ...(temperature === 1 && logprobs.length === tokens.length ? { sampling: Float64Array.from(logprobs) } : {}),
+      ...(mask === undefined ? {} : { mask }),
       ...(maskTruncated && finishReason === "length" ? { mask: new Uint8Array(tokens.length) } : {}),
     }))
     const group = (g: number, samples: readonly SampledCompletion[]): SampledGroup => {

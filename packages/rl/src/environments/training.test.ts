@@ -1,0 +1,95 @@
+import { afterAll, expect, test } from "bun:test"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { readEvents, runPaths, type StepEvent } from "@sloth/core"
+import type { Tokenizer } from "@sloth/model"
+import { createReferenceBackend, Engine } from "@sloth/tensor"
+import { readSamples, train } from "@sloth/train"
+import { tinyModel } from "../internal/testing/tiny-grpo.ts"
+import { grpo } from "../online/grpo.ts"
+import { defineEnvironment } from "./environment.ts"
+import { environmentTraining } from "./training.ts"
+
+const folder = mkdtempSync(join(tmpdir(), "sloth-environment-"))
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+const template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+const seen: string[] = []
+
+/** The tiny model with a tokenizer of ASCII, which its vocabulary of 131 has room for. */
+const asciiModel = () => {
+  const model = tinyModel()
+  const decode = (ids: readonly number[]): string => ids.map((id) => String.fromCharCode(id)).join("")
+  const tokenizer = {
+    ...model.tokenizer,
+    encode: (text: string) => Array.from(text, (c) => c.charCodeAt(0)),
+    decode,
+    streamDecoder: () => ({ push: (id: number) => decode([id]), end: () => "" }),
+  } as Tokenizer
+  return Object.assign(model, { tokenizer })
+}
+
+/** Says two letters after each turn; an even share of early letters is worth more. */
+const letters = defineEnvironment<{ start: string }, { turns: number }>({
+  name: "letters",
+  maxTurns: 3,
+  reset: ({ start }) => ({ messages: [{ role: "user", content: start }], state: { turns: 0 } }),
+  step: (state, { text }) => {
+    state.turns++
+    seen.push(text)
+    return { reward: text.length % 2, messages: [{ role: "user", content: "zz" }], done: state.turns === 3 }
+  },
+})
+
+test("GRPO trains on episodes: the environment's tokens are masked and its rewards are the completions'", async () => {
+  const model = asciiModel()
+  const { tokenizer } = model
+  const { rows, rollout, reward } = await environmentTraining(letters, [{ start: "abc" }, { start: "bcd" }], {
+    tokenizer,
+    template,
+    turnTokens: 2,
+  })
+  const data = await grpo.open(rows, { tokenizer, template, maxLength: 100 })
+  using engine = new Engine(createReferenceBackend())
+  const run = join(folder, "run")
+  const result = await train({
+    engine,
+    model,
+    data,
+    objective: grpo,
+    rollout,
+    rewards: [reward],
+    settings: { numGenerations: 3, maxCompletionLength: 12 },
+    config: { steps: 2, batch: 2, rank: 4, learningRate: 1e-3 },
+    measure: false,
+    run,
+  })
+  expect(result.steps).toBe(2)
+  const steps = readEvents(runPaths(run).events).filter((e): e is StepEvent => e.type === "step")
+  for (const { metrics } of steps) {
+    expect(metrics!["rewards/letters/episodes/turns"]).toBeGreaterThan(0)
+    expect(Number.isFinite(metrics!["reward"])).toBe(true)
+  }
+  expect(readSamples(runPaths(run).samples)).toHaveLength(2 * 2 * 3)
+  expect(seen.length).toBeGreaterThanOrEqual(12)
+}, 60_000)
+
+test("prompts that do not tell the row, or depend on the seed, are refused", async () => {
+  const { tokenizer } = asciiModel()
+  const same = defineEnvironment<{ n: number }, null>({
+    name: "same",
+    reset: () => ({ messages: [{ role: "user", content: "a" }], state: null }),
+  })
+  const random = defineEnvironment<{ n: number }, null>({
+    name: "random",
+    reset: (_row, seed) => ({ messages: [{ role: "user", content: seed === 0 ? "a" : "b" }], state: null }),
+  })
+  const make = (environment: typeof same, rows: { n: number }[]) =>
+    environmentTraining(environment, rows, { tokenizer, template })
+  expect(make(same, [{ n: 1 }, { n: 2 }])).rejects.toMatchObject({ code: "SLOTH_ENVIRONMENT_PROMPT" })
+  expect(make(random, [{ n: 1 }])).rejects.toMatchObject({ code: "SLOTH_ENVIRONMENT_PROMPT" })
+  const { reward } = await make(same, [{ n: 1 }, { n: 1 }])
+  const sample = { prompt: "a", completion: "", completionTokens: [1], finishReason: "stop", row: {} } as const
+  expect(() => reward.score([sample])).toThrow(expect.objectContaining({ code: "SLOTH_ENVIRONMENT_PROMPT" }))
+})
