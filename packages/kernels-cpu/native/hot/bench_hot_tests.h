@@ -372,7 +372,7 @@ static void test_paged(Pool* one, Pool* many) {
     for (size_t i = 0; i < table.size(); i++) table[i] = static_cast<int32_t>((i * 7 + 3) % static_cast<size_t>(blocks));
     // The first blocks are shared by sequences 0 and 1.
     for (int64_t b = 0; b < 3; b++) table[static_cast<size_t>(maxBlocks + b)] = table[static_cast<size_t>(b)];
-    const Floats kc = randoms(blocks * c.blockSize * KV * D), vc = randoms(blocks * c.blockSize * KV * D), sinks = randoms(H);
+    const Floats sinks = randoms(H);
     std::vector<int32_t> seq, pos;
     seq.push_back(2), pos.push_back(0);
     for (int64_t i = 0; i < 123; i++) seq.push_back(0), pos.push_back(static_cast<int32_t>(400 + i));  // a stretch of a prompt
@@ -381,35 +381,46 @@ static void test_paged(Pool* one, Pool* many) {
     const int64_t rows = static_cast<int64_t>(seq.size()), ldq = H * D + 9;
     const Floats q = randoms(rows * ldq);
     const double scale = 1.0 / sqrt(static_cast<double>(D));
-    const Floats got = on_both("pagedAttention", one, many, Floats(static_cast<size_t>(rows * H * D), 9.0f), [&](Pool* p, Floats& o) {
-      pagedAttention(p, o.data(), q.data(), ldq, kc.data(), vc.data(), FORMAT_F32, table.data(), maxBlocks, c.blockSize, seq.data(), pos.data(), rows, H, KV, D, scale, c.window, c.softcap,
-                     c.sinks ? sinks.data() : nullptr, blocks, S);
-    });
-    std::vector<double> want(got.size(), 0.0);
-    for (int64_t r = 0; r < rows; r++) {
-      const int64_t at = pos[static_cast<size_t>(r)];
-      const int64_t first = c.window > 0 ? std::max<int64_t>(0, at - c.window + 1) : 0;
-      for (int64_t h = 0; h < H; h++) {
-        std::vector<double> z;
-        double most = c.sinks ? sinks[static_cast<size_t>(h)] : -1e300;
-        auto row = [&](int64_t j) { return (static_cast<int64_t>(table[static_cast<size_t>(seq[static_cast<size_t>(r)] * maxBlocks + j / c.blockSize)]) * c.blockSize + j % c.blockSize) * KV * D + h / group * D; };
-        for (int64_t j = first; j <= at; j++) {
-          double x = 0;
-          for (int64_t d = 0; d < D; d++) x += static_cast<double>(q[static_cast<size_t>(r * ldq + h * D + d)]) * static_cast<double>(kc[static_cast<size_t>(row(j) + d)]);
-          x *= scale;
-          if (c.softcap > 0) x = c.softcap * tanh(x / c.softcap);
-          z.push_back(x);
-          most = std::max(most, x);
-        }
-        double sum = c.sinks ? exp(sinks[static_cast<size_t>(h)] - most) : 0;
-        for (double x : z) sum += exp(x - most);
-        for (int64_t j = first; j <= at; j++) {
-          const double p = exp(z[static_cast<size_t>(j - first)] - most) / sum;
-          for (int64_t d = 0; d < D; d++) want[static_cast<size_t>((r * H + h) * D + d)] += p * vc[static_cast<size_t>(row(j) + d)];
+    for (const int64_t format : {FORMAT_F32, FORMAT_F16, FORMAT_Q8_0}) {
+      if (D % format_layout(format).block != 0) continue;
+      // What is stored, and what that stands for.
+      const int64_t slots = blocks * c.blockSize;
+      std::vector<uint8_t> kBytes(static_cast<size_t>(slots * format_row_bytes(format, KV * D))), vBytes(kBytes);
+      Floats kc = randoms(slots * KV * D), vc = randoms(slots * KV * D);
+      quantize(one, kBytes.data(), kc.data(), format, slots, KV * D);
+      quantize(one, vBytes.data(), vc.data(), format, slots, KV * D);
+      dequantize(one, kc.data(), kBytes.data(), format, slots, KV * D);
+      dequantize(one, vc.data(), vBytes.data(), format, slots, KV * D);
+      const Floats got = on_both("pagedAttention", one, many, Floats(static_cast<size_t>(rows * H * D), 9.0f), [&](Pool* p, Floats& o) {
+        pagedAttention(p, o.data(), q.data(), ldq, kBytes.data(), vBytes.data(), format, table.data(), maxBlocks, c.blockSize, seq.data(), pos.data(), rows, H, KV, D, scale, c.window, c.softcap,
+                       c.sinks ? sinks.data() : nullptr, blocks, S);
+      });
+      std::vector<double> want(got.size(), 0.0);
+      for (int64_t r = 0; r < rows; r++) {
+        const int64_t at = pos[static_cast<size_t>(r)];
+        const int64_t first = c.window > 0 ? std::max<int64_t>(0, at - c.window + 1) : 0;
+        for (int64_t h = 0; h < H; h++) {
+          std::vector<double> z;
+          double most = c.sinks ? sinks[static_cast<size_t>(h)] : -1e300;
+          auto row = [&](int64_t j) { return (static_cast<int64_t>(table[static_cast<size_t>(seq[static_cast<size_t>(r)] * maxBlocks + j / c.blockSize)]) * c.blockSize + j % c.blockSize) * KV * D + h / group * D; };
+          for (int64_t j = first; j <= at; j++) {
+            double x = 0;
+            for (int64_t d = 0; d < D; d++) x += static_cast<double>(q[static_cast<size_t>(r * ldq + h * D + d)]) * static_cast<double>(kc[static_cast<size_t>(row(j) + d)]);
+            x *= scale;
+            if (c.softcap > 0) x = c.softcap * tanh(x / c.softcap);
+            z.push_back(x);
+            most = std::max(most, x);
+          }
+          double sum = c.sinks ? exp(sinks[static_cast<size_t>(h)] - most) : 0;
+          for (double x : z) sum += exp(x - most);
+          for (int64_t j = first; j <= at; j++) {
+            const double p = exp(z[static_cast<size_t>(j - first)] - most) / sum;
+            for (int64_t d = 0; d < D; d++) want[static_cast<size_t>((r * H + h) * D + d)] += p * vc[static_cast<size_t>(row(j) + d)];
+          }
         }
       }
+      check(std::string("pagedAttention ") + format_name(format), got.data(), want, 1e-5);
     }
-    check("pagedAttention", got.data(), want, 1e-5);
   }
 }
 
