@@ -5,6 +5,8 @@
 
 static const int BINS = 2048;
 static const float BINS_PER_NAT = 64.0f;
+// Bins that are filled first: 8 nats below the largest logit a token is 3000 times less likely, and the walk seldom gets there.
+static const int FIRST_BINS = 512;
 
 struct SampleRow {
   const float* logits;  // after the repetition penalty
@@ -15,6 +17,7 @@ struct SampleRow {
   int32_t* bin;     // [BINS + 1] start of each bin in order
   int64_t sorted;   // order[0 .. sorted) is final
   int nextBin;
+  int bins;         // that are filled
 };
 
 static inline float row_max(const float* x, int64_t n) {
@@ -92,21 +95,34 @@ static inline void sort_bin(const SampleRow& s, int32_t* a, int64_t n) {
   }
 }
 
-static inline void sample_prepare(SampleRow& s) {
+// Fills the first `bins` bins.
+static inline void sample_prepare(SampleRow& s, int bins) {
   int32_t* start = s.bin;
   memset(start, 0, (BINS + 1) * sizeof(int32_t));
-  for (int64_t i = 0; i < s.vocab; i++) start[sample_bin(s, s.logits[i]) + 1]++;
+  // Nearly all tokens lie below the first bins and are told by one comparison. One bin further, so that rounding leaves none out; what does not belong is counted
+  // in bins that are not used.
+  const bool all = bins >= BINS;
+  const float cut = static_cast<float>(static_cast<double>(s.most) - (bins + 1) * s.temperature / static_cast<double>(BINS_PER_NAT));
+  for (int64_t i = 0; i < s.vocab; i++) {
+    if (all || s.logits[i] >= cut) start[sample_bin(s, s.logits[i]) + 1]++;
+  }
   for (int b = 0; b < BINS; b++) start[b + 1] += start[b];
   int32_t next[BINS];
   memcpy(next, start, sizeof(next));
-  for (int64_t i = 0; i < s.vocab; i++) s.order[next[sample_bin(s, s.logits[i])]++] = static_cast<int32_t>(i);
-  s.sorted = 0;
-  s.nextBin = 0;
+  for (int64_t i = 0; i < s.vocab; i++) {
+    if (all || s.logits[i] >= cut) s.order[next[sample_bin(s, s.logits[i])]++] = static_cast<int32_t>(i);
+  }
+  s.bins = bins;
 }
 
 // The id at a place of the order.
 static inline int32_t sample_at(SampleRow& s, int64_t place) {
   while (place >= s.sorted) {
+    // The bins filled so far keep their place in the order of all.
+    if (s.nextBin == s.bins) {
+      sample_prepare(s, BINS);
+      for (int b = 0; b < s.nextBin; b++) sort_bin(s, s.order + s.bin[b], s.bin[b + 1] - s.bin[b]);
+    }
     const int b = s.nextBin++;
     sort_bin(s, s.order + s.bin[b], s.bin[b + 1] - s.bin[b]);
     s.sorted = s.bin[b + 1];
@@ -117,7 +133,9 @@ static inline int32_t sample_at(SampleRow& s, int64_t place) {
 static inline double sample_weight(const SampleRow& s, int32_t id) { return exp(static_cast<double>(s.logits[id] - s.most) / s.temperature); }
 
 static inline int32_t sample_one(SampleRow& s, int64_t topK, double topP, double minP, double uniform) {
-  sample_prepare(s);
+  s.sorted = 0;
+  s.nextBin = 0;
+  sample_prepare(s, FIRST_BINS);
   int64_t limit = topK > 0 && topK < s.vocab ? topK : s.vocab;
   double mass = 0;
   if (limit < s.vocab) {
@@ -184,8 +202,14 @@ static void sample(Pool* pool, int32_t* ids, float* logp, const float* logits, i
     }
     int32_t id = 0;
     if (!(set[0] > 0)) {
-      for (int64_t i = 1; i < vocab; i++) {
-        if (adjusted[i] > adjusted[id]) id = static_cast<int32_t>(i);
+      const float best = row_max(adjusted, vocab);
+      while (id < vocab - 1 && adjusted[id] != best) id++;
+      if (adjusted[id] != best || adjusted[0] != adjusted[0]) {
+        // Not a number somewhere: one by one.
+        id = 0;
+        for (int64_t i = 1; i < vocab; i++) {
+          if (adjusted[i] > adjusted[id]) id = static_cast<int32_t>(i);
+        }
       }
     } else {
       SampleRow s;

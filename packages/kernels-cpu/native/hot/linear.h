@@ -453,11 +453,11 @@ static void skinny_group(Pool* pool, const GroupMember* members, int count, cons
       }
     });
   }
-  // Tasks of about 24 KB of weights: short against the whole, long against the cost of handing them out.
+  // Tasks of about 8 KB of weights: a worker's tasks lie behind one another, so they cost little, and the shorter they are the closer all workers end together.
   int64_t grain[GROUP_MOST], first[GROUP_MOST + 1];
   first[0] = 0;
   for (int g = 0; g < count; g++) {
-    grain[g] = max_i(8, min_i(512, 24576 / max_i(1, list[g].rowBytes))) / 8 * 8;
+    grain[g] = max_i(SKINNY_BLOCK, min_i(512, 8192 / max_i(1, list[g].rowBytes)) / SKINNY_BLOCK * SKINNY_BLOCK);
     first[g + 1] = first[g] + ceil_div(members[g].n, grain[g]);
 #if defined(SLOTH_SIMD_AVX512)
     if (dots > 0) {
