@@ -23,11 +23,17 @@ const SHAPES: readonly (readonly [number, number, number])[] = [
   [13, 35, 1030],
 ]
 
+/** A LoRA's rank against a width that several tasks share. */
+const RANK_SHAPES: typeof SHAPES = [
+  [16, 410, 150],
+  [410, 17, 150],
+]
+
 const add = (a: Float64Array, b: ArrayLike<number>): Float64Array => a.map((value, i) => value + Math.abs(b[i]!))
 
 /** Cases of the matrix products, in every weight format. */
 export const productCases: Cases<"matmul" | "linear" | "linearGroup" | "linearBackwardInput"> = {
-  matmul: SHAPES.flatMap(([m, n, k]) =>
+  matmul: [...SHAPES, ...RANK_SHAPES].flatMap(([m, n, k]) =>
     [0, 1, 2, 3].map((mode) => ({
       label: `${m}x${n}x${k}${mode & 1 ? ", a transposed" : ""}${mode & 2 ? ", b transposed" : ""}`,
       async run(t: Twin) {
