@@ -1,5 +1,5 @@
 import { afterAll, expect, test } from "bun:test"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { readEvents, runPaths, type StepEvent } from "@sloth/core"
@@ -8,6 +8,7 @@ import { createReferenceBackend, Engine } from "@sloth/tensor"
 import { readSamples, train } from "@sloth/train"
 import { tinyModel } from "../internal/testing/tiny-grpo.ts"
 import { grpo } from "../online/grpo.ts"
+import { readRollout } from "../online/stored-rollout.ts"
 import { defineEnvironment } from "./environment.ts"
 import { environmentTraining } from "./training.ts"
 
@@ -30,6 +31,8 @@ const asciiModel = () => {
   return Object.assign(model, { tokenizer })
 }
 
+const mostLetters = Array.from({ length: 90 }, (_, i) => String.fromCharCode(33 + i))
+
 /** Says two letters after each turn; an even share of early letters is worth more. */
 const letters = defineEnvironment<{ start: string }, { turns: number }>({
   name: "letters",
@@ -48,7 +51,7 @@ test("GRPO trains on episodes: the environment's tokens are masked and its rewar
   const { rows, rollout, reward } = await environmentTraining(letters, [{ start: "abc" }, { start: "bcd" }], {
     tokenizer,
     template,
-    turnTokens: 2,
+    turnTokens: 6,
   })
   const data = await grpo.open(rows, { tokenizer, template, maxLength: 100 })
   using engine = new Engine(createReferenceBackend())
@@ -60,18 +63,31 @@ test("GRPO trains on episodes: the environment's tokens are masked and its rewar
     objective: grpo,
     rollout,
     rewards: [reward],
-    settings: { numGenerations: 3, maxCompletionLength: 12 },
-    config: { steps: 2, batch: 2, rank: 4, learningRate: 1e-3 },
+    // The second update takes the completions of the first, so a checkpoint between them holds what is trained on.
+    // An untrained model hardly ever ends a turn by itself: most letters end it.
+    settings: { numGenerations: 3, maxCompletionLength: 24, numIterations: 2, stop: mostLetters },
+    config: { steps: 2, batch: 2, rank: 4, learningRate: 1e-3, saveEvery: 1 },
     measure: false,
     run,
   })
   expect(result.steps).toBe(2)
   const steps = readEvents(runPaths(run).events).filter((e): e is StepEvent => e.type === "step")
-  for (const { metrics } of steps) {
-    expect(metrics!["rewards/letters/episodes/turns"]).toBeGreaterThan(0)
-    expect(Number.isFinite(metrics!["reward"])).toBe(true)
+  expect(steps[0]!.metrics!["rewards/letters/episodes/turns"]).toBeGreaterThan(0)
+  for (const { loss } of steps) expect(Number.isFinite(loss)).toBe(true)
+  expect(readSamples(runPaths(run).samples)).toHaveLength(2 * 3)
+  const [file] = readdirSync(runPaths(run).checkpoints, { recursive: true }).filter((f) =>
+    String(f).endsWith("rollout.json"),
+  )
+  const { slices } = readRollout(readFileSync(join(runPaths(run).checkpoints, String(file))))
+  const samples = slices.flat().flatMap((group) => group.samples)
+  expect(samples).toHaveLength(6)
+  for (const { tokens, mask } of samples) {
+    // All that the environment says is two z.
+    const said = [...Array.from(tokens)].filter((_, i) => mask![i] === 0)
+    expect(said.every((id) => id === "z".charCodeAt(0))).toBe(true)
+    expect(said.length % 2).toBe(0)
   }
-  expect(readSamples(runPaths(run).samples)).toHaveLength(2 * 2 * 3)
+  expect(samples.some(({ mask }) => mask!.includes(0))).toBe(true)
   expect(seen.length).toBeGreaterThanOrEqual(12)
 }, 60_000)
 
