@@ -36,6 +36,10 @@ export const samplingCases: Record<keyof Pick<RequiredKernels, "sample">, Kernel
         const logits = d.floats(rows! * vocab!, 3)
         // Ties are broken by the lower id, also between the likeliest.
         if (vocab! > 10) for (let r = 0; r < rows!; r++) logits.fill(9, r * vocab! + 4, r * vocab! + 7)
+        // One token far above a crowd that together is as likely: the draw walks deep into the crowd.
+        if (vocab! > 1000)
+          for (let r = 3; r < rows!; r++)
+            for (let i = 0; i < vocab!; i++) logits[r * vocab! + i] = i === 9 ? 1 : logits[r * vocab! + i]! / 10 - 8
         const maxHistory = 6
         const history = d.integers(rows! * maxHistory, vocab!).map((id, i) => (i % maxHistory < 4 ? id : -1))
         // A repeated id counts once.
