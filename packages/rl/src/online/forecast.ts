@@ -1,4 +1,4 @@
-import { cachedContext, PagedCache } from "@sloth/infer"
+import { cachedContext, PagedCache, type KvCacheFormat } from "@sloth/infer"
 import type { CausalLM } from "@sloth/model"
 import type { TrainingUnit } from "@sloth/train"
 
@@ -69,10 +69,15 @@ export const cacheTokens = (
  */
 export const rehearseRollout = (
   model: CausalLM,
-  options: { readonly cacheTokens: number; readonly atOnce: number; readonly promptTokens: number },
+  options: {
+    readonly cacheTokens: number
+    readonly atOnce: number
+    readonly promptTokens: number
+    readonly kvCache: KvCacheFormat
+  },
 ): void => {
   const { engine } = model
-  using cache = new PagedCache(model, { maxTokens: options.cacheTokens })
+  using cache = new PagedCache(model, { maxTokens: options.cacheTokens, format: options.kvCache })
   const [vocab] = model.head.weight.shape as [number, number]
   const pass = (lengths: readonly number[]): void => {
     const parts = lengths.map((rows) => ({ sequence: cache.create(), rows }))

@@ -7,7 +7,7 @@ import {
   type TokenPrompt,
 } from "@sloth/core"
 import { epochOrder } from "@sloth/data"
-import { localRollout, requestSeed } from "@sloth/infer"
+import { localRollout, requestSeed, type KvCacheFormat } from "@sloth/infer"
 import {
   buildMicroBatch,
   readLogprobs,
@@ -40,6 +40,7 @@ export interface GroupMethod {
   readonly repetitionPenalty: number
   readonly stop: readonly string[]
   readonly rolloutBatch: number
+  readonly kvCache: KvCacheFormat
   readonly rewardWeights?: readonly number[]
   readonly onRewardError: "stop" | "null"
   readonly rewardTimeout: number
@@ -147,6 +148,7 @@ export class GroupSource implements UnitSource<SampledUnit> {
     const options = {
       tokenizer,
       maxBatch: method.rolloutBatch,
+      kvCache: method.kvCache,
       cacheTokens: cacheTokens(sizes, {
         completions: method.numGenerations,
         maxCompletion: method.maxCompletionLength,

@@ -111,17 +111,32 @@ describe("a run of GRPO", () => {
     }
   })
 
+  test("a rounded cache is corrected for by itself", async () => {
+    const [exact, rounded] = await Promise.all(
+      ["f32", "f16"].map(async (kvCache) => steps((await run({ settings: { kvCache }, config: { steps: 2 } })).run)),
+    )
+    const of = (name: string, events: StepEvent[]) => events.map(({ metrics }) => metrics![name])
+    const difference = "sampling/sampling_logp_difference/mean"
+    const ratio = "sampling/importance_sampling_ratio/mean"
+    for (const [i, d] of of(difference, rounded!).entries()) expect(d).toBeGreaterThan(of(difference, exact!)[i]!)
+    expect(of(ratio, exact!)).toEqual([undefined, undefined])
+    for (const r of of(ratio, rounded!)) expect(Math.abs(r! - 1)).toBeLessThan(0.05)
+  })
+
   test("the plan forecasts the cache beside training", async () => {
-    const plan = await planRun<PromptExample>({
-      engine,
-      model: tinyModel(),
-      data: { examples: tinyPrompts },
-      objective: grpo,
-      rewards: [evenTokens],
-      settings: { numGenerations: 4, maxCompletionLength: 6, numIterations: 2 },
-      config: { batch: 5, epochs: 2 },
-      measure: false,
-    })
+    const planned = (kvCache: string) =>
+      planRun<PromptExample>({
+        engine,
+        model: tinyModel(),
+        data: { examples: tinyPrompts },
+        objective: grpo,
+        rewards: [evenTokens],
+        settings: { numGenerations: 4, maxCompletionLength: 6, numIterations: 2, kvCache },
+        config: { batch: 5, epochs: 2 },
+        measure: false,
+      })
+    const plan = await planned("f32")
+    expect((await planned("f16")).memory.rolloutBytes!).toBeLessThan(plan.memory.rolloutBytes!)
     expect(plan.memory.rolloutBytes).toBeGreaterThan(0)
     expect(plan.memory.peakBytes).toBeGreaterThanOrEqual(plan.memory.rolloutBytes!)
     // Two steps an epoch, each made twice.
@@ -148,6 +163,7 @@ describe("old log-probs", () => {
         repetitionPenalty: 1,
         stop: [],
         rolloutBatch: 64,
+        kvCache: "f32" as const,
         onRewardError: "stop",
         rewardTimeout: 60,
         maskTruncated: false,

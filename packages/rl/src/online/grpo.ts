@@ -98,12 +98,13 @@ const groupObjective = <const Name extends string, Config extends ConfigSchema, 
       },
       splitForecast: cut,
       rehearse: (model: CausalLM, forecast, config: TrainConfig, settings) => {
-        const { maxCompletionLength, numGenerations, rolloutBatch, stepsPerGeneration } = settings as Settings
+        const { maxCompletionLength, numGenerations, rolloutBatch, stepsPerGeneration, kvCache } = settings as Settings
         const prompts = forecast.map(({ segments }) =>
           segments.length === 1 ? segments[0]!.length - (maxCompletionLength - 1) : segments[0]!.length,
         )
         const atOnce = Math.min(rolloutBatch, config.batch * stepsPerGeneration * numGenerations)
         rehearseRollout(model, {
+          kvCache,
           atOnce,
           promptTokens: prompts.reduce((n, length) => Math.max(n, length), 0),
           cacheTokens: cacheTokens(prompts, {
@@ -137,7 +138,10 @@ const policy = <const Name extends string>(name: Name, defaults: GrpoDefaults) =
           `correction is "${correction}" and temperature is ${temperature}.`,
           "Sampling log-probs are those before the temperature: leave correction at none, or temperature at 1.",
         )
-      const mode = correction === "auto" || correction === "none" ? undefined : correction
+      // A rounded cache samples from a slightly different policy, as another engine does; the log-probs that it sampled with are before the temperature.
+      const rounded = settings.kvCache !== "f32" && temperature === 1
+      const automatic = rounded ? "sequence_mask" : undefined
+      const mode = correction === "auto" ? automatic : correction === "none" ? undefined : correction
       const clipHigh = settings.clipHigh ?? defaults.clipHigh ?? settings.clip
       return policyObjectiveLoss({
         loss: settings.loss,
