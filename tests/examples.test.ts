@@ -44,6 +44,7 @@ const expected: Readonly<Record<string, readonly (string | RegExp)[]>> = {
   "02-export-and-chat": [/gguf-f16: \d+ bytes/, /peft: \d+ bytes/, "4 messages"],
   "03-custom-exporter-and-tracker": [/step,loss,learningRate\n1,/, "FROM ./model.gguf", "ollama create"],
   "04-custom-model-family": ["family qwen2", /gguf-f16: within/, /safetensors-f32: within/],
+  "05-code-with-unit-tests": [/honest +tests 1.00 +runs 1/, /never ends +tests 0.00/, /step 2: reward/, "adapter: "],
 }
 
 describe("examples", () => {
