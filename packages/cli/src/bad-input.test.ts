@@ -202,6 +202,30 @@ describe("bad input is a coded error before step 1", () => {
     expect(section.stderr).toContain('did you mean "train"?')
   })
 
+  test("a NaN in a model's file is no answer: the tensor is named, whatever is asked", async () => {
+    await writeSmallModel(at("damaged"))
+    const path = at("damaged/model.safetensors")
+    const file = readFileSync(path)
+    const weight = "model.layers.1.mlp.up_proj.weight"
+    const header = Number(file.readBigUInt64LE(0))
+    const table = JSON.parse(file.toString("utf8", 8, 8 + header)) as Record<string, { data_offsets: [number, number] }>
+    file.writeFloatLE(Number.NaN, 8 + header + table[weight]!.data_offsets[0] + 4 * 77)
+    writeFileSync(path, file)
+    for (const args of [
+      ["score", "--input", "rows.jsonl"],
+      ["eval", "--data", "rows.jsonl"],
+      ["generate", "--prompt", "x", "--max-tokens", "4"],
+    ]) {
+      const result = await run(...args, "--model", "damaged")
+      expect(result.error, result.stderr).toBe("SLOTH_MODEL_NAN")
+      expect(result.stderr).toContain(weight)
+      expect(result.code).toBe(1)
+    }
+    const result = await run("train", "--model", "damaged", "--data", "rows.jsonl", "--steps", "1")
+    expect(result.error).toBe("SLOTH_TRAIN_NAN")
+    expect(result.stderr).toContain(weight)
+  }, 120_000)
+
   test("a second run in one folder", async () => {
     const first = await train("--data", "rows.jsonl", "--run", "twice")
     expect(first.code, first.stderr).toBe(0)

@@ -8,6 +8,7 @@ import type {
   SamplingOptions,
   Speculation,
 } from "@sloth/infer"
+import { requireFinite } from "./finite.ts"
 import type { OpenedModel } from "./opened-model.ts"
 import { promptTokens, type Prompt, type PromptOptions } from "./prompt.ts"
 
@@ -81,7 +82,10 @@ export async function* streamCompletion(
   const request: GenerateRequest = { prompt, options: samplingOf(options) }
   let completion: Completion | undefined
   for await (const event of generator.stream([request], { signal: options.signal })) {
-    if (event.type === "finish") completion = event.completion
+    if (event.type === "finish") {
+      completion = event.completion
+      await requireFinite(opened, completion.logprobs)
+    }
     yield event
   }
   return completion!
@@ -105,7 +109,9 @@ export const completeAll = async (
     kvCache: options.kvCache,
     speculate: options.speculate,
   })
-  return await generator.generate(requests, { signal: options.signal })
+  const completions = await generator.generate(requests, { signal: options.signal })
+  for (const { logprobs } of completions) await requireFinite(opened, logprobs)
+  return completions
 }
 
 /** Options of a chat. */

@@ -1,6 +1,7 @@
 import type { DataRow, MaskMode } from "@sloth/data"
 import type { Evaluation } from "@sloth/train"
 import type { SlothContext } from "./context.ts"
+import { requireFinite } from "./finite.ts"
 import type { OpenedModel } from "./opened-model.ts"
 
 /** Rows: a file, several, or objects. */
@@ -39,7 +40,7 @@ const readAll = async (context: SlothContext, rows: Rows): Promise<readonly Data
 
 /**
  * Log-probabilities of every row, in order: one result a row, also where nothing of it is scored.
- * Errors: those of reading and preparing data; SLOTH_DATA_NOTHING_SCORED when no row has a scored token.
+ * Errors: those of reading and preparing data; SLOTH_DATA_NOTHING_SCORED when no row has a scored token; SLOTH_MODEL_NAN.
  */
 export const scoreRows = async (
   context: SlothContext,
@@ -57,6 +58,7 @@ export const scoreRows = async (
   }
   const { examples } = await prepareExamples(data, { ...settings, mask: options.mask })
   const scored = await scoreExamples(opened.model, examples, options)
+  for (const { logprobs } of scored) await requireFinite(opened, logprobs)
   const byRow = new Map(scored.map((result) => [result.row, result]))
   const out: RowScore[] = []
   for (const row of data) {
@@ -91,5 +93,7 @@ export const evaluateRows = async (
     maxLength: options.maxLength ?? opened.files.config.maxPositions,
     signal: options.signal,
   })
-  return { ...(await evaluateExamples(opened.model, data.examples, options)), rows: data.report.rows }
+  const evaluation = await evaluateExamples(opened.model, data.examples, options)
+  await requireFinite(opened, [evaluation.loss])
+  return { ...evaluation, rows: data.report.rows }
 }
