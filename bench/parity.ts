@@ -1,8 +1,8 @@
 /**
- * `bun run parity`: compares Sloth with transformers + PEFT, llama.cpp and itself, prints a table, and exits with 1 when something fails. A bar that no
+ * `bun run parity`: compares Sloth with transformers + PEFT + TRL, llama.cpp and itself, prints a table, and exits with 1 when something fails. A bar that no
  * 16-bit arithmetic reaches is printed as a miss with its parts and counted apart.
  *
- *   --only tiny,smollm2,steps,threads,exports,kill   parts (all)
+ *   --only tiny,smollm2,steps,threads,preference,exports,kill   parts (all)
  *   --quick                                          fewer texts, steps and kills
  *   --threads N, --json FILE
  */
@@ -13,6 +13,7 @@ import { flag, number, text } from "./lib/options.ts"
 import { exports_ } from "./parity/exports.ts"
 import { smollm2, tiny } from "./parity/golden.ts"
 import { kill } from "./parity/kill.ts"
+import { preference } from "./parity/preference.ts"
 import { steps, threadsEqual } from "./parity/steps.ts"
 
 const PARTS: Readonly<Record<string, (context: ParityContext) => Promise<void>>> = {
@@ -20,6 +21,7 @@ const PARTS: Readonly<Record<string, (context: ParityContext) => Promise<void>>>
   smollm2,
   steps,
   threads: threadsEqual,
+  preference,
   exports: exports_,
   kill,
 }
