@@ -2,7 +2,7 @@
  * `bun run parity`: compares Sloth with transformers + PEFT + TRL, llama.cpp and itself, prints a table, and exits with 1 when something fails. A bar that no
  * 16-bit arithmetic reaches is printed as a miss with its parts and counted apart.
  *
- *   --only tiny,smollm2,steps,threads,preference,exports,kill   parts (all)
+ *   --only tiny,smollm2,grpo,steps,threads,preference,exports,kill   parts (all)
  *   --quick                                          fewer texts, steps and kills
  *   --threads N, --json FILE
  */
@@ -12,6 +12,7 @@ import type { Check, ParityContext } from "./lib/check.ts"
 import { flag, number, text } from "./lib/options.ts"
 import { exports_ } from "./parity/exports.ts"
 import { smollm2, tiny } from "./parity/golden.ts"
+import { grpo } from "./parity/grpo.ts"
 import { kill } from "./parity/kill.ts"
 import { preference } from "./parity/preference.ts"
 import { steps, threadsEqual } from "./parity/steps.ts"
@@ -19,6 +20,7 @@ import { steps, threadsEqual } from "./parity/steps.ts"
 const PARTS: Readonly<Record<string, (context: ParityContext) => Promise<void>>> = {
   tiny,
   smollm2,
+  grpo,
   steps,
   threads: threadsEqual,
   preference,

@@ -1,7 +1,7 @@
 /**
  * `bun run bench`: the machine's limits, every kernel as a fraction of them, whole jobs against peers. See docs/benchmarks.md.
  *
- *   --only machine,kernels,train,generate,start,budget,contention,endurance,context   sections (default: the first six)
+ *   --only machine,kernels,train,generate,grpo,start,budget,contention,endurance,context   sections (default: the first six)
  *   --filter WORD      only groups of kernels, training and generation whose name has the word
  *   --quick            small shapes, few repetitions: does everything once in a few minutes
  *   --rounds N         times each competitor runs (3)
@@ -25,6 +25,7 @@ import { budget, longContext } from "./sections/budget.ts"
 import { contention } from "./sections/contention.ts"
 import { endurance } from "./sections/endurance.ts"
 import { generate } from "./sections/generate.ts"
+import { grpo } from "./sections/grpo.ts"
 import { kernels } from "./sections/kernels.ts"
 import { machine } from "./sections/machine.ts"
 import { start } from "./sections/start.ts"
@@ -34,6 +35,7 @@ const SECTIONS: Readonly<Record<string, (context: BenchContext) => Promise<void>
   kernels,
   train,
   generate,
+  grpo,
   start,
   budget,
   contention,
