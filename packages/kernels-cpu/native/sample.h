@@ -12,6 +12,7 @@ struct SampleRow {
   const float* logits;  // after the repetition penalty
   int64_t vocab;
   double temperature;
+  float binScale;   // bins per unit of a logit
   float most;
   int32_t* order;
   int32_t* bin;     // [BINS + 1] start of each bin in order
@@ -46,7 +47,7 @@ static inline double exp_sum(const float* x, int64_t n, float most, float invers
 }
 
 static inline int sample_bin(const SampleRow& s, float x) {
-  const float below = static_cast<float>(static_cast<double>(s.most - x) / s.temperature) * BINS_PER_NAT;
+  const float below = (s.most - x) * s.binScale;  // rises as x falls, whatever the rounding
   return below < static_cast<float>(BINS - 1) ? static_cast<int>(below) : BINS - 1;  // NaN and -infinity go to the last bin
 }
 
@@ -216,6 +217,7 @@ static void sample(Pool* pool, int32_t* ids, float* logp, const float* logits, i
       s.logits = adjusted;
       s.vocab = vocab;
       s.temperature = static_cast<double>(set[0]);
+      s.binScale = static_cast<float>(static_cast<double>(BINS_PER_NAT) / s.temperature);
       s.most = row_max(adjusted, vocab);
       s.order = reinterpret_cast<int32_t*>(scratch + logitBytes);
       s.bin = reinterpret_cast<int32_t*>(scratch + logitBytes + orderBytes);

@@ -278,6 +278,7 @@ static void skinny_pass(const Skinny& s, int64_t from, int64_t rows, int64_t n0,
   }
 }
 
+#if !defined(SLOTH_SIMD_AVX512)
 // When more than SKINNY_TILE rows of x share the weights: weight rows decoded at a time, and the tile over them. More weight rows and fewer rows of x than
 // above, because x no longer fits L1 and each of its vectors must serve more products.
 static const int DECODED_ROWS = 4;
@@ -302,6 +303,7 @@ static void skinny_decoded(const Skinny& s, int64_t from, int64_t rows, int64_t 
     default: skinny_rows<FormatF32, 6, DECODED_FLIGHT>(s, x, t, y, 0, n, 0, kc, first, last); break;
   }
 }
+#endif
 
 template <class F>
 SLOTH_NOINLINE void skinny_task(const Skinny& s, int64_t n0, int64_t n1, float* decoded) {
@@ -310,6 +312,18 @@ SLOTH_NOINLINE void skinny_task(const Skinny& s, int64_t n0, int64_t n1, float* 
   const int64_t longest = max_i(256, 6144 / together / 32 * 32);
   const int64_t pieces = ceil_div(s.k, longest);
   const int64_t step = ceil_div(ceil_div(s.k, pieces), 32) * 32;
+#if defined(SLOTH_SIMD_AVX512)
+  // Decoding runs beside the products there, on units that they leave free, so every group of rows does it again; the weights of a task stay in L1.
+  (void)decoded;
+  const int64_t groups = ceil_div(s.m, SKINNY_TILE);
+  for (int64_t k0 = 0; k0 < s.k; k0 += step) {
+    const int64_t kc = min_i(step, s.k - k0);
+    for (int64_t g = 0; g < groups; g++) {
+      const int64_t from = strip_begin(s.m, groups, g);
+      skinny_pass<F>(s, from, strip_begin(s.m, groups, g + 1) - from, n0, n1, k0, kc, k0 == 0, k0 + kc == s.k);
+    }
+  }
+#else
   const int64_t groups = s.m <= SKINNY_TILE ? 1 : ceil_div(s.m, DECODED_TILE);
   for (int64_t k0 = 0; k0 < s.k; k0 += step) {
     const int64_t kc = min_i(step, s.k - k0);
@@ -340,6 +354,7 @@ SLOTH_NOINLINE void skinny_task(const Skinny& s, int64_t n0, int64_t n1, float* 
       }
     }
   }
+#endif
 }
 
 #if defined(SLOTH_SIMD_AVX512)
@@ -422,7 +437,12 @@ static void skinny_group(Pool* pool, const GroupMember* members, int count, cons
     products += e.t ? 0 : ceil_div(e.r, 8);
   }
   const auto decoded_rows = [&](int worker) {
+#if defined(SLOTH_SIMD_AVX512)
+    (void)worker;
+    return static_cast<float*>(nullptr);
+#else
     return m > SKINNY_TILE ? static_cast<float*>(pool_scratch(pool, worker, static_cast<size_t>(DECODED_ROWS) * 6176 * 4)) : nullptr;
+#endif
   };
   if (products > 0) {
     // t = scale * x * A^T of all members; a task makes 8 columns.
