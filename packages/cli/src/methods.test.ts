@@ -98,4 +98,44 @@ describe("a method on the command line", () => {
     expect(kto.error).toBe("SLOTH_RL_DATA_OPTION")
     expect([near, other, range].map(({ code }) => code)).toEqual([2, 2, 2])
   })
+
+  // BCO remembers the mean of its rewards, which the checkpoint must bring back.
+  for (const method of ["dpo", "bco"])
+    test(`${method} killed with SIGKILL and resumed has the bits of a run that was not`, async () => {
+      const start = (name: string) => [
+        "train",
+        "--method",
+        method,
+        "--run",
+        `${method}-${name}`,
+        "--steps",
+        "6",
+        "--save-every",
+        "1",
+        "--dropout",
+        "0.1",
+        "--seed",
+        "5",
+        ...common,
+      ]
+      const whole = await run(start("whole"))
+      expect(whole.code, whole.stderr).toBe(0)
+      const killed = await runBin(start("killed"), {
+        cwd: folder.path,
+        signal: "SIGKILL",
+        interruptWhen: (stderr) => stderr.includes("step-000003"),
+      })
+      expect(killed.code).toBeNull()
+      const resumed = await run(["train", "--resume", "--run", `${method}-killed`])
+      expect(resumed.code, resumed.stderr).toBe(0)
+      expect(resumed.stderr).toContain("Resuming from step ")
+      const adapter = (name: string) =>
+        readFileSync(join(folder.path, `${method}-${name}`, "adapter", "adapter_model.safetensors"))
+      expect(adapter("killed").equals(adapter("whole"))).toBe(true)
+      const curve = (name: string) =>
+        readEvents(runPaths(join(folder.path, `${method}-${name}`)).events).flatMap((e) =>
+          e.type === "step" ? [[e.step, e.loss, e.gradNorm, e.metrics]] : [],
+        )
+      expect(curve("killed")).toEqual(curve("whole"))
+    }, 120_000)
 })

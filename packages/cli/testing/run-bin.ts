@@ -17,8 +17,10 @@ export interface BinOptions {
   readonly cwd: string
   readonly env?: Readonly<Record<string, string>>
   readonly input?: string
-  /** Called with all of stderr so far; returning true sends SIGINT once. */
+  /** Called with all of stderr so far; returning true sends `signal` once. */
   readonly interruptWhen?: (stderr: string) => boolean
+  /** The signal it sends then; SIGINT when absent. */
+  readonly signal?: "SIGINT" | "SIGKILL"
 }
 
 const bin = join(import.meta.dirname, "../src/bin.ts")
@@ -45,7 +47,7 @@ export const runBin = (args: readonly string[], options: BinOptions): Promise<Bi
       stderr += chunk.toString()
       if (!interrupted && options.interruptWhen?.(stderr) === true) {
         interrupted = true
-        child.kill("SIGINT")
+        child.kill(options.signal ?? "SIGINT")
       }
     })
     child.on("error", reject)
