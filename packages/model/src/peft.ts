@@ -66,6 +66,10 @@ export const savePeftAdapter = async (
   const list: { name: string; tensor: Tensor }[] = model
     .trainables()
     .map(({ name, tensor, group }) => ({ name: group === "adapter" ? name : `base_model.model.${name}`, tensor }))
+  const score = `base_model.model.${SCORE_WEIGHT}`
+  // A head that is not trained any more belongs to the adapter all the same.
+  if (model.hasScoreHead && list.every(({ name }) => name !== score))
+    list.push({ name: score, tensor: model.scoreHead.tensor })
   const tensors = await Promise.all(
     list.map(async ({ name, tensor }) => {
       const data = await model.engine.backend.memory.read(tensor.handle, 0, tensor.size * 4)

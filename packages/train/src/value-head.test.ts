@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from "bun:test"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { loadPeftAdapter, readPeftConfig, savePeftAdapter } from "@sloth/model"
+import { loadPeftAdapter, readPeftConfig, readSafetensors, savePeftAdapter } from "@sloth/model"
 import { createReferenceBackend, Engine, type Tensor } from "@sloth/tensor"
 import { loraConfigOf, resolveTrainConfig } from "./config.ts"
 import { evaluateUnits } from "./evaluate.ts"
@@ -150,6 +150,10 @@ describe("a score head", () => {
       expect(() => model.scoreHead).toThrow("no score head")
       expect(loadPeftAdapter(model, folder).scoreHead).toBe(true)
       expect(model.trainables()).toHaveLength(0)
+      // Opened without training, it is saved again with its head.
+      await savePeftAdapter(model, join(folder, "again"), loraConfigOf(config), "base")
+      const again = readSafetensors(join(folder, "again", "adapter_model.safetensors")).tensors.map(({ name }) => name)
+      expect(again).toContain("base_model.model.score.weight")
       expect((await hostOutputs(model, buildMicroBatch(units), { logprobs: false, values: true })).values).toEqual(
         expected,
       )
