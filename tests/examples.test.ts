@@ -45,6 +45,7 @@ const expected: Readonly<Record<string, readonly (string | RegExp)[]>> = {
   "03-custom-exporter-and-tracker": [/step,loss,learningRate\n1,/, "FROM ./model.gguf", "ollama create"],
   "04-custom-model-family": ["family qwen2", /gguf-f16: within/, /safetensors-f32: within/],
   "05-code-with-unit-tests": [/honest +tests 1.00 +runs 1/, /never ends +tests 0.00/, /step 2: reward/, "adapter: "],
+  "06-grpo-format-then-answer": [/format: mean reward \d/, /answer: mean reward \d/, "samples.jsonl"],
   "10-dpo-after-sft": [/taught: loss \d/, /step 10: margin \d.*100 % in order/, "before: ", "after: "],
   "11-orpo": ["Recognised 6 rows of preference pairs (texts).", "6 pairs", /step 20: loss \d/],
   "12-kto": [/step 12: margin \d/, "adapter: "],
