@@ -29,7 +29,9 @@ export interface DeviceInfo {
   /** Bytes of memory of the device in all. */
   readonly memoryBytes: number
   /** Precisions offered for products: f32 always; bf16 and int8 where the hardware has them. */
-  readonly precisions: readonly ("f32" | "bf16" | "int8")[]
+  readonly precisions: readonly Precision[]
+  /** The precision of this backend's products; f32 when absent. */
+  readonly precision?: Precision
 }
 
 /** Memory figures of a backend, in bytes. */

@@ -71,20 +71,21 @@ void set_function(napi_env env, napi_value object, const char* name, napi_callba
   napi_set_named_property(env, object, name, f);
 }
 
-// create(isa: string, threads: number, budget: number, poison: boolean, errorFactory) -> object of functions, or undefined when threads cannot be started
+// create(isa: string, precision: string, threads: number, budget: number, poison: boolean, errorFactory) -> object of functions, or undefined when threads cannot be started
 napi_value create(napi_env env, napi_callback_info info) {
-  napi_value values[5];
-  size_t argc = 5;
+  napi_value values[6];
+  size_t argc = 6;
   napi_get_cb_info(env, info, &argc, values, nullptr, nullptr);
-  char isa[32] = "";
+  char isa[32] = "", precision[32] = "";
   size_t length;
   double threads = 1, budget = 0;
   bool poison = false;
   napi_valuetype factoryType = napi_undefined;
-  if (argc == 5) napi_typeof(env, values[4], &factoryType);
-  if (argc != 5 || napi_get_value_string_utf8(env, values[0], isa, sizeof(isa), &length) != napi_ok || napi_get_value_double(env, values[1], &threads) != napi_ok ||
-      napi_get_value_double(env, values[2], &budget) != napi_ok || napi_get_value_bool(env, values[3], &poison) != napi_ok || factoryType != napi_function) {
-    napi_throw_type_error(env, nullptr, "create(isa, threads, budget, poison, errorFactory)");
+  if (argc == 6) napi_typeof(env, values[5], &factoryType);
+  if (argc != 6 || napi_get_value_string_utf8(env, values[0], isa, sizeof(isa), &length) != napi_ok ||
+      napi_get_value_string_utf8(env, values[1], precision, sizeof(precision), &length) != napi_ok || napi_get_value_double(env, values[2], &threads) != napi_ok ||
+      napi_get_value_double(env, values[3], &budget) != napi_ok || napi_get_value_bool(env, values[4], &poison) != napi_ok || factoryType != napi_function) {
+    napi_throw_type_error(env, nullptr, "create(isa, precision, threads, budget, poison, errorFactory)");
     return nullptr;
   }
   int count;
@@ -93,13 +94,16 @@ napi_value create(napi_env env, napi_callback_info info) {
   for (int i = 0; i < count; i++) {
     if (strcmp(entries[i].name, isa) == 0) chosen = &entries[i];
   }
-  if (chosen == nullptr) {
-    napi_throw_type_error(env, nullptr, "unknown instruction set");
+  const bool bf16 = strcmp(precision, "bf16") == 0, int8 = strcmp(precision, "int8") == 0;
+  if (chosen == nullptr || (bf16 && chosen->fillBf16 == nullptr) || (int8 && chosen->fillInt8 == nullptr) || (!bf16 && !int8 && strcmp(precision, "f32") != 0)) {
+    napi_throw_type_error(env, nullptr, "unknown instruction set or precision");
     return nullptr;
   }
   Backend* b = new Backend();
   b->env = env;
-  b->table = chosen->table();
+  b->table = *chosen->table();
+  if (bf16) chosen->fillBf16(b->table);
+  if (int8) chosen->fillInt8(b->table);
   b->poison = poison;
   b->queue = queue_create(static_cast<int>(threads));
   if (b->queue == nullptr) {
@@ -108,7 +112,7 @@ napi_value create(napi_env env, napi_callback_info info) {
   }
   b->memory = new Memory();
   b->memory->budget = static_cast<int64_t>(budget);
-  napi_create_reference(env, values[4], 1, &b->errorFactory);
+  napi_create_reference(env, values[5], 1, &b->errorFactory);
   napi_value resource;
   napi_create_string_utf8(env, "sloth cpu queue", NAPI_AUTO_LENGTH, &resource);
   napi_create_threadsafe_function(env, nullptr, nullptr, resource, 0, 1, nullptr, nullptr, nullptr, on_completed, &b->completed);
@@ -120,7 +124,7 @@ napi_value create(napi_env env, napi_callback_info info) {
   napi_create_object(env, &kernels);
   napi_create_object(env, &memory);
   for (int i = 0; i < KERNEL_COUNT; i++) {
-    b->closures[i] = KernelClosure{b, &KERNELS[i], KERNELS[i].lookup(*b->table)};
+    b->closures[i] = KernelClosure{b, &KERNELS[i], KERNELS[i].lookup(b->table)};
     set_function(env, kernels, KERNELS[i].name, call_kernel, &b->closures[i]);
   }
   set_function(env, memory, "alloc", memory_alloc, b);
@@ -157,6 +161,29 @@ napi_value isas(napi_env env, napi_callback_info) {
   return list;
 }
 
+// precisions(isa) -> those offered with an instruction set of this machine
+napi_value precisions(napi_env env, napi_callback_info info) {
+  napi_value value, list;
+  size_t argc = 1, length;
+  char isa[32] = "";
+  napi_get_cb_info(env, info, &argc, &value, nullptr, nullptr);
+  if (argc != 1 || napi_get_value_string_utf8(env, value, isa, sizeof(isa), &length) != napi_ok) {
+    napi_throw_type_error(env, nullptr, "precisions(isa)");
+    return nullptr;
+  }
+  int count;
+  const IsaEntry* entries = isa_supported(&count);
+  napi_create_array(env, &list);
+  uint32_t at = 0;
+  for (int i = 0; i < count; i++) {
+    if (strcmp(entries[i].name, isa) != 0) continue;
+    napi_set_element(env, list, at++, make_string(env, "f32"));
+    if (entries[i].fillBf16 != nullptr) napi_set_element(env, list, at++, make_string(env, "bf16"));
+    if (entries[i].fillInt8 != nullptr) napi_set_element(env, list, at++, make_string(env, "int8"));
+  }
+  return list;
+}
+
 }  // namespace
 }  // namespace sloth
 
@@ -165,5 +192,6 @@ extern "C" __attribute__((visibility("default"))) int32_t node_api_module_get_ap
 extern "C" __attribute__((visibility("default"))) napi_value napi_register_module_v1(napi_env env, napi_value exports) {
   sloth::set_function(env, exports, "create", sloth::create, nullptr);
   sloth::set_function(env, exports, "isas", sloth::isas, nullptr);
+  sloth::set_function(env, exports, "precisions", sloth::precisions, nullptr);
   return exports;
 }

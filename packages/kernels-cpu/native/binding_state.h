@@ -155,7 +155,7 @@ struct Backend {
   napi_env env;
   Queue* queue = nullptr;
   Memory* memory = nullptr;
-  const KernelTable* table = nullptr;
+  KernelTable table = {};
   napi_threadsafe_function completed = nullptr;
   napi_ref errorFactory = nullptr;
   Request* pending = nullptr;

@@ -9,6 +9,9 @@ namespace sloth {
 struct IsaEntry {
   const char* name;
   const KernelTable* (*table)();
+  // Put the kernels of another precision into a copy of the table; nullptr where this build or this machine has none.
+  void (*fillBf16)(KernelTable&);
+  void (*fillInt8)(KernelTable&);
 };
 
 // Instruction sets that were built in and that this machine has, best first; *count gets their number.

@@ -58,5 +58,9 @@ const KernelTable* table() {
   return &t;
 }
 
+#if defined(SLOTH_HOT) && (defined(SLOTH_SIMD_AVX512) || defined(SLOTH_SIMD_AVX2))
+void fill_int8(KernelTable& t) { int8_fill(t); }
+#endif
+
 }  // namespace SLOTH_ISA
 }  // namespace sloth

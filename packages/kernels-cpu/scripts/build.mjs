@@ -5,7 +5,7 @@
 //
 // Objects are cached by content (source, the headers it includes, flags, compiler version) in build/objects, the addon in build/<hash>; build/manifest.json
 // names the newest. Without a compiler it prints a warning and exits 0 (--require: exits 1): Sloth then runs on the TypeScript reference backend.
-import { execFileSync, spawn } from "node:child_process"
+import { execFileSync, spawn, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { createRequire } from "node:module"
@@ -50,9 +50,20 @@ const COMMON = [
   "-ffp-contract=off",
   "-Wall",
 ]
+const AVX512 = [
+  "-mavx512f",
+  "-mavx512bw",
+  "-mavx512dq",
+  "-mavx512vl",
+  "-mfma",
+  "-mf16c",
+  "-mbmi2",
+  "-mprefer-vector-width=512",
+]
 const X64_UNITS = {
   "isa_base.cpp": [],
   "isa_avx2.cpp": ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
+<<<<<<< HEAD
   "isa_avx512.cpp": [
     "-mavx512f",
     "-mavx512bw",
@@ -64,13 +75,33 @@ const X64_UNITS = {
     "-mprfchw",
     "-mprefer-vector-width=512",
   ],
+=======
+  "isa_avx512.cpp": AVX512,
+  "isa_avx512bf16.cpp": [...AVX512, "-mavx512bf16"],
+  "isa_avx512vnni.cpp": [...AVX512, "-mavx512vnni"],
+>>>>>>> 1d16509 (Multiply in bf16 and int8 where a run asks for it)
 }
+/** Units of instructions that older compilers lack; without one of them its precision is not offered. */
+const OPTIONAL = { "isa_avx512bf16.cpp": "-mavx512bf16", "isa_avx512vnni.cpp": "-mavx512vnni" }
 const ARM64_UNITS = { "isa_neon.cpp": [] }
 const OTHER_UNITS = { "isa_base.cpp": [] }
 
-function unitsFor(machine) {
+/** Whether a compiler knows a flag. */
+function understands(compiler, flag) {
+  const args = [...compiler.args, flag, "-x", "c++", "-E", "-o", "/dev/null", "/dev/null"]
+  return spawnSync(compiler.file, args, { stdio: "ignore" }).status === 0
+}
+
+function unitsFor(compiler) {
+  const { machine } = compiler
   const isa = /^(x86_64|amd64)/.test(machine) ? X64_UNITS : /^(aarch64|arm64)/.test(machine) ? ARM64_UNITS : OTHER_UNITS
-  return { "pool.cpp": [], "memory.cpp": [], "queue.cpp": [], "binding.cpp": [], "isa.cpp": [], ...isa }
+  const units = { "pool.cpp": [], "memory.cpp": [], "queue.cpp": [], "binding.cpp": [], "isa.cpp": [], ...isa }
+  for (const [unit, flag] of Object.entries(OPTIONAL)) {
+    if (units[unit] === undefined || understands(compiler, flag)) continue
+    delete units[unit]
+    units["isa.cpp"] = [...units["isa.cpp"], `-DSLOTH_WITHOUT_${flag.slice(2).toUpperCase()}`]
+  }
+  return units
 }
 
 function findCompiler(target) {
@@ -199,7 +230,7 @@ async function lock(file) {
 async function buildLocked({ target, force, verbose, compiler, headers, objects }) {
   if (force) for (const file of readdirSync(objects)) rmSync(join(objects, file))
   const start = Date.now()
-  const units = Object.entries(unitsFor(compiler.machine))
+  const units = Object.entries(unitsFor(compiler))
   const results = []
   // The large ISA units first, so that the two lanes end together.
   const waiting = units.sort(([a], [b]) => Number(b.startsWith("isa_")) - Number(a.startsWith("isa_")))

@@ -1,4 +1,4 @@
-import { SlothError, type Backend, type BackendOptions, type Memory } from "@sloth/core"
+import { SlothError, type Backend, type BackendOptions, type Memory, type Precision } from "@sloth/core"
 
 import { cpuInfo } from "./cpu-info.ts"
 import { loadAddon } from "./internal/loader.ts"
@@ -32,6 +32,31 @@ function chooseIsa(isa: string | undefined, isas: readonly string[]): string {
   return wanted
 }
 
+const PRECISIONS: readonly Precision[] = ["f32", "bf16", "int8"]
+
+/** What a precision needs and an instruction set lacks. */
+const NEEDS: Readonly<Record<Precision, string>> = {
+  f32: "",
+  bf16: "Products of bf16 need the AVX512-BF16 instructions (AMD Zen 4, Intel Cooper Lake or Sapphire Rapids, and newer); without them they would be slower than f32.",
+  int8: "Integer products need AVX2 or AVX-512.",
+}
+
+function checkPrecision(precision: Precision, isa: string, isas: readonly string[], of: (isa: string) => Precision[]) {
+  if (!PRECISIONS.includes(precision)) throw badOption("precision", precision, PRECISIONS.join(", "))
+  const offered = of(isa)
+  if (offered.includes(precision)) return
+  const better = isas.find((other) => of(other).includes(precision))
+  throw new SlothError("SLOTH_BACKEND_PRECISION", {
+    what: `The CPU backend cannot compute with precision ${precision} here.`,
+    why: `${NEEDS[precision]} ${better === undefined ? "This machine or this build of the kernels does not have them" : `The chosen instruction set "${isa}" does not have them`}.`,
+    next:
+      better === undefined
+        ? `Use precision ${offered.join(" or ")}.`
+        : `Leave the instruction set out or use "${better}", or use precision ${offered.join(" or ")}.`,
+    fields: { precision, isa, offered },
+  })
+}
+
 function memoryOf(native: NativeMemory): Memory {
   return {
     alloc: native.alloc,
@@ -55,12 +80,15 @@ function memoryOf(native: NativeMemory): Memory {
  * Opens the native CPU backend: an in-order queue on threads of its own, so that the event loop stays free.
  *
  * `threads` counts all threads that compute (default: what the system allows the process); `isa` or the environment variable SLOTH_CPU_ISA forces an
- * instruction set ("avx512", "avx2", "x86-64", "neon"). Without a `memoryBudget` the budget is the memory that the process may use. With
+ * instruction set ("avx512", "avx2", "x86-64", "neon"). `precision` "bf16" rounds the operands of products with stored weights over more than 32 rows and of
+ * weight gradients to bf16 (sums in f32; a gradient with a side below 128, the factors of an adapter, stays f32); "int8" rounds the activations of linear
+ * layers over Q4_0, Q4_1 and Q8_0 weights to int8 in blocks of 32 and multiplies integers, and has exact f32 products for other formats and all gradients.
+ * Everything else is f32 under each. Without a `memoryBudget` the budget is the memory that the process may use. With
  * SLOTH_DEBUG_MEMORY=1 freed buffers are filled with NaN in queue order. An index out of range inside a buffer is found when the kernel runs: the next
  * `read` or `synchronize` rejects with SLOTH_KERNEL_DATA. Disposing drops work that has not begun, rejects pending reads with SLOTH_BACKEND_CLOSED and
  * joins the threads.
  *
- * Errors: SLOTH_NATIVE_UNAVAILABLE, SLOTH_BACKEND_OPTION, SLOTH_BACKEND_THREADS.
+ * Errors: SLOTH_NATIVE_UNAVAILABLE, SLOTH_BACKEND_OPTION, SLOTH_BACKEND_PRECISION where the processor or the instruction set lacks one, SLOTH_BACKEND_THREADS.
  */
 export async function createCpuBackend(options: BackendOptions = {}): Promise<Backend> {
   const { addon } = loadAddon()
@@ -72,10 +100,10 @@ export async function createCpuBackend(options: BackendOptions = {}): Promise<Ba
   if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
     throw badOption("number of threads", threads, `a whole number from 1 to ${MAX_THREADS}`)
   }
-  if (precision !== "f32") throw badOption("precision", precision, "f32")
   if (!Number.isSafeInteger(budget) || budget < 0) throw badOption("memory budget", budget, "a whole number of bytes")
+  checkPrecision(precision, isa, info.isas, addon.precisions)
   const poison = process.env["SLOTH_DEBUG_MEMORY"] === "1"
-  const native = addon.create(isa, threads, budget === 0 ? info.memoryBytes : budget, poison, toError)
+  const native = addon.create(isa, precision, threads, budget === 0 ? info.memoryBytes : budget, poison, toError)
   if (native === undefined) {
     throw new SlothError("SLOTH_BACKEND_THREADS", {
       what: "The system starts no more threads for the CPU backend.",
@@ -92,7 +120,8 @@ export async function createCpuBackend(options: BackendOptions = {}): Promise<Ba
       isas: info.isas,
       threads: native.threads,
       memoryBytes: info.memoryBytes,
-      precisions: ["f32"],
+      precisions: addon.precisions(isa),
+      precision,
     },
     memory: memoryOf(native.memory),
     kernels: native.kernels,

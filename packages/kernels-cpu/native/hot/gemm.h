@@ -527,6 +527,13 @@ static void narrow_run(Pool* pool, float* c, const float* t, int64_t narrow, con
   });
 }
 
+// `stored`: b1 is the weight of a layer (the precision of the products of one can be chosen).
+#if defined(SLOTH_PRECISION_BF16)
+#include "gemm_bf16.h"
+#else
+static void product_run(Pool* pool, const Gemm& g, bool) { gemm_run(pool, g); }
+#endif
+
 // --- kernels
 
 static void matmul(Pool* pool, float* c, const float* a, const float* b, int64_t m, int64_t n, int64_t k, int64_t transA, int64_t transB, double alpha,
@@ -551,5 +558,5 @@ static void matmul(Pool* pool, float* c, const float* a, const float* b, int64_t
   g.rowsAreN = transB;
   g.alpha = static_cast<float>(alpha);
   g.accumulate = accumulate;
-  gemm_run(pool, g);
+  product_run(pool, g, false);
 }

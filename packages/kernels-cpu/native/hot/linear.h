@@ -534,7 +534,7 @@ static void linear(Pool* pool, float* y, const float* x, const void* w, int64_t 
   g.bias = bias;
   g.alpha = 1.0f;
   g.accumulate = accumulate;
-  gemm_run(pool, g);
+  product_run(pool, g, true);
 }
 
 static void linearGroup(Pool* pool, const float* x, int64_t m, int64_t k, float* y0, const void* w0, int64_t format0, int64_t n0, const float* bias0,
@@ -593,7 +593,7 @@ static void linearBackwardInput(Pool* pool, float* dx, const float* dy, const vo
   g.ldb2 = k;
   g.alpha = 1.0f;
   g.accumulate = accumulate;
-  gemm_run(pool, g);
+  product_run(pool, g, true);
 }
 
 // s -> softcap(scale * s) over n elements.

@@ -152,6 +152,10 @@ SLOTH_NOINLINE void stream_task(const Stream& s, int64_t part, int64_t r0, int64
   }
 }
 
+#if defined(SLOTH_PRECISION_BF16)
+#include "loss_bf16.h"
+#endif
+
 // Sums over the parts for one row. exp(z[target]) is added here.
 struct StreamSum {
   float m;
@@ -240,7 +244,11 @@ static void stream_run(Pool* pool, const float* h, const void* w, int64_t format
       StreamScratch x;
       const int64_t bytes = stream_layout(&x, nullptr, tall);
       stream_layout(&x, static_cast<char*>(pool_scratch(pool, worker, static_cast<size_t>(bytes))), tall);
+      #if defined(SLOTH_PRECISION_BF16)
+      SLOTH_WITH_FORMAT(format, F, stream_task_bf16<F>(s, task / down, from, to, x))
+#else
       SLOTH_WITH_FORMAT(format, F, stream_task<F>(s, task / down, from, to, x))
+#endif
     });
     const int64_t grain = 16;
     pool_for(pool, static_cast<int>(ceil_div(s.rows, grain)), [&](int task, int) {

@@ -6,6 +6,9 @@
 #include "decode.h"
 #include "loss_stream.h"
 #include "loss.h"
+#if defined(SLOTH_SIMD_AVX512) || defined(SLOTH_SIMD_AVX2)
+#include "gemm_int8.h"
+#endif
 
 static void hot_fill(KernelTable& t) {
   t.matmul = matmul;

@@ -1,4 +1,4 @@
-import type { RequiredKernels } from "@sloth/core"
+import type { Precision, RequiredKernels } from "@sloth/core"
 
 /** The memory functions of an open native backend. */
 export interface NativeMemory {
@@ -38,9 +38,12 @@ export type ErrorFactory = (code: string, message: string, fields: Record<string
 export interface NativeAddon {
   /** Instruction sets of this machine that were built in, best first. */
   isas(): string[]
+  /** Precisions offered with one of them. */
+  precisions(isa: string): Precision[]
   /** Undefined when the system starts no more threads. */
   create(
     isa: string,
+    precision: Precision,
     threads: number,
     budget: number,
     poison: boolean,
