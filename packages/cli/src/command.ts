@@ -1,7 +1,6 @@
-import type { ConfigSchema, Logger } from "@sloth/core"
+import type { ConfigSchema, Logger, Precision } from "@sloth/core"
 import type { MethodFlags } from "./method-flags.ts"
 import type { Terminal } from "./terminal/terminal.ts"
-
 /** A word after the command that is not a flag. */
 export interface Positional {
   readonly name: string
@@ -48,6 +47,7 @@ export interface SessionFlags {
   readonly isa?: string
   readonly threads?: number
   readonly memoryBudget?: number
+  readonly precision?: Precision
   readonly offline?: boolean
 }
 

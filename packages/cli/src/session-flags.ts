@@ -19,6 +19,12 @@ export const SessionFlagsSchema = Schema.Struct({
   memoryBudget: field
     .int({ description: "Memory the backend may take.", unit: "bytes", min: 1 })
     .pipe(Schema.optionalKey),
+  precision: field
+    .choice(["f32", "bf16", "int8"], {
+      description:
+        "Precision of the large products: f32 when absent; bf16 rounds operands, int8 the activations that meet Q4_0, Q4_1 and Q8_0 weights (not for training).",
+    })
+    .pipe(Schema.optionalKey),
   offline: field.boolean({ description: "Download nothing; use what is in the cache." }).pipe(Schema.optionalKey),
 })
 

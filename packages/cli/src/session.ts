@@ -59,6 +59,7 @@ export const openSession = async (
     ...(flags.isa === undefined ? {} : { isa: flags.isa }),
     ...(threads === undefined ? {} : { threads }),
     ...(memoryBudget === undefined ? {} : { memoryBudget }),
+    ...(flags.precision === undefined ? {} : { precision: flags.precision }),
     ...(flags.offline === undefined ? {} : { offline: flags.offline }),
   })) as unknown as Sloth
   return {

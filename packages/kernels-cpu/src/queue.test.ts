@@ -140,7 +140,7 @@ describe("the queue", () => {
       { threads: 0 },
       { threads: 1.5 },
       { isa: "mmx" },
-      { precision: "int8" },
+      { precision: "f64" },
       { memoryBudget: -1 },
     ]) {
       expect(await code(options)).toBe("SLOTH_BACKEND_OPTION")

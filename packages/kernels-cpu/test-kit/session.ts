@@ -1,6 +1,6 @@
 import { expect } from "bun:test"
 
-import type { Backend, BufferHandle } from "@sloth/core"
+import type { Backend, BufferHandle, Precision } from "@sloth/core"
 
 import { cpuInfo, createCpuBackend } from "../src/index.ts"
 
@@ -25,8 +25,13 @@ export interface Session {
 }
 
 /** Opens a backend, runs the body, frees its buffers and checks that none is left. */
-export async function session<T>(isa: string, threads: number, body: (s: Session) => Promise<T>): Promise<T> {
-  const backend = await createCpuBackend({ isa, threads })
+export async function session<T>(
+  isa: string,
+  threads: number,
+  body: (s: Session) => Promise<T>,
+  precision: Precision = "f32",
+): Promise<T> {
+  const backend = await createCpuBackend({ isa, threads, precision })
   const handles: BufferHandle[] = []
   const { memory } = backend
   const alloc = (bytes: number): BufferHandle => {
@@ -67,9 +72,10 @@ export async function session<T>(isa: string, threads: number, body: (s: Session
 export async function onThreads<T extends readonly ArrayBufferView[]>(
   isa: string,
   body: (s: Session) => Promise<T>,
+  precision: Precision = "f32",
 ): Promise<T> {
-  const one = await session(isa, 1, body)
-  const two = await session(isa, 2, body)
+  const one = await session(isa, 1, body, precision)
+  const two = await session(isa, 2, body, precision)
   const bits = (view: ArrayBufferView): Buffer => Buffer.from(view.buffer, view.byteOffset, view.byteLength)
   one.forEach((view, i) => expect(bits(view).equals(bits(two[i]!))).toBe(true))
   return one

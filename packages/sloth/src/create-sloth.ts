@@ -1,6 +1,6 @@
 import { resolve } from "node:path"
 import { consoleLogger, registerPlugins, slothPaths } from "@sloth/core"
-import type { BackendOf, Logger, Plugin } from "@sloth/core"
+import type { BackendOf, Logger, Plugin, Precision } from "@sloth/core"
 import { SlothContext } from "./context.ts"
 import { Sloth } from "./sloth.ts"
 
@@ -16,6 +16,11 @@ export interface SlothOptions<P extends readonly Plugin[]> {
   readonly isa?: string
   /** Memory the backend may take, in bytes. */
   readonly memoryBudget?: number
+  /**
+   * Precision of the large products: f32 when absent. bf16 rounds operands (sums in f32); int8 rounds activations that meet Q4_0, Q4_1 and Q8_0 weights and is for
+   * inference. SLOTH_BACKEND_PRECISION where the machine lacks the instructions. A training configuration's own `precision` counts over it.
+   */
+  readonly precision?: Precision
   /** Where warnings go; stderr when absent. */
   readonly logger?: Logger
   /** Relative paths start here; the working folder when absent. */
@@ -47,7 +52,7 @@ export const createSloth = async <const P extends readonly Plugin[]>(options: Sl
     paths,
     ...(options.pluginConfig === undefined ? {} : { configs: options.pluginConfig }),
   })
-  const { backend, threads, isa, memoryBudget } = options
+  const { backend, threads, isa, memoryBudget, precision } = options
   return new Sloth<P>(
     new SlothContext({
       registry,
@@ -55,7 +60,7 @@ export const createSloth = async <const P extends readonly Plugin[]>(options: Sl
       paths,
       cwd,
       offline: options.offline === true,
-      backendOptions: { ...(backend === undefined ? {} : { backend }), threads, isa, memoryBudget },
+      backendOptions: { ...(backend === undefined ? {} : { backend }), threads, isa, memoryBudget, precision },
     }),
   )
 }

@@ -4,6 +4,7 @@ import { SlothError } from "@sloth/core"
 import { fingerprintFiles, loadPeftAdapter, openModelFiles, readSafetensors } from "@sloth/model"
 import type { CausalLM, LoraConfig, ModelFiles, Tokenizer } from "@sloth/model"
 import type { SlothContext } from "./context.ts"
+import { precisionNote } from "./precision-note.ts"
 import { NANO, resolveModel, type ResolvedModel, type ResolveOptions } from "./resolve-model.ts"
 
 /** Options of `sloth.open`. */
@@ -125,6 +126,9 @@ export class OpenModels {
       const adapter = options.adapter ?? source.adapter
       const loaded =
         adapter === undefined ? undefined : loadPeftAdapter(model, adapter, { trainable: options.trainable === true })
+      const note = precisionNote(model)
+      if (note?.partial === true) context.logger.warn("SLOTH_PRECISION_PARTIAL", note.text)
+      else if (note !== undefined) context.logger.info(note.text)
       return this.#adopt(new OpenedModel(source, files, model, loaded?.config, (self) => this.#open.delete(self)))
     } catch (error) {
       model[Symbol.dispose]()

@@ -154,9 +154,13 @@ interface Inputs {
 
 const prepareInputs = async (context: SlothContext, request: TrainRequest): Promise<Inputs> => {
   const { openMethodData, readTrainConfig, resolveTrainConfig } = await import("@sloth/train")
-  const given = absolutePaths(context.cwd, configOf(request))
-  const folder = given.run
+  const asked = absolutePaths(context.cwd, configOf(request))
+  const folder = asked.run
   const record = request.resume === true && folder !== undefined ? readRunRecord(folder) : undefined
+  // The instance's precision holds for a new run that names none; a resumed one has its own.
+  const { precision } = context.backendOptions
+  const given =
+    record === undefined && asked.precision === undefined && precision !== undefined ? { ...asked, precision } : asked
   const resolved =
     record === undefined
       ? resolveTrainConfig(given)
@@ -213,20 +217,22 @@ const prepareInputs = async (context: SlothContext, request: TrainRequest): Prom
   }
 }
 
-/** An engine for a run: the shared one, or one of its own where the configuration asks for other threads or memory. */
+/** An engine for a run: the shared one, or one of its own where the configuration asks for other threads, memory or precision. */
 const engineFor = async (
   context: SlothContext,
-  config: Pick<TrainConfig, "threads" | "memoryBudget">,
+  config: Pick<TrainConfig, "threads" | "memoryBudget" | "precision">,
 ): Promise<{ readonly engine: Engine; readonly release: () => void }> => {
   const { backendOptions } = context
   const same =
     (config.threads === undefined || config.threads === backendOptions.threads) &&
-    (config.memoryBudget === undefined || config.memoryBudget === backendOptions.memoryBudget)
+    (config.memoryBudget === undefined || config.memoryBudget === backendOptions.memoryBudget) &&
+    config.precision === (backendOptions.precision ?? "f32")
   if (same) return { engine: await context.engine(), release: () => undefined }
   const { engine } = await context.openEngine({
     ...backendOptions,
     ...(config.threads === undefined ? {} : { threads: config.threads }),
     ...(config.memoryBudget === undefined ? {} : { memoryBudget: config.memoryBudget }),
+    precision: config.precision,
   })
   return { engine, release: () => engine[Symbol.dispose]() }
 }

@@ -52,6 +52,11 @@ export const TRAIN_CONFIG_NAMES: { readonly [K in keyof TrainConfig]-?: ConfigNa
   threads: { trl: "torch.set_num_threads", unsloth: undefined },
   memoryBudget: same(undefined),
   tokenBudget: same(undefined, "the nearest thing is per_device_train_batch_size"),
+  precision: {
+    trl: "bf16",
+    unsloth: "bf16, dtype",
+    note: "the default there; weights and everything but products stay f32 here",
+  },
   policy: { trl: "gradient_checkpointing", unsloth: "use_gradient_checkpointing" },
   packing: same("padding_free", "no row is cut and no row sees another; packing there makes longer rows instead"),
   run: same("output_dir"),

@@ -89,7 +89,8 @@ describe("the training configuration", () => {
 
   test("each consumer gets its part", () => {
     const config = resolveTrainConfig({ threads: 2, memoryBudget: 5, mask: "all", evalFraction: 0.2, seed: 3, rank: 2 })
-    expect(backendOptionsOf(config)).toEqual({ threads: 2, memoryBudget: 5 })
+    expect(backendOptionsOf(config)).toEqual({ threads: 2, memoryBudget: 5, precision: "f32" })
+    expect(backendOptionsOf(resolveTrainConfig({ precision: "bf16" }))).toEqual({ precision: "bf16" })
     expect(datasetOptionsOf(config)).toEqual({
       mask: "all",
       maxLength: 1024,

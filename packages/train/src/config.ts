@@ -214,6 +214,13 @@ export const TrainConfigSchema = Schema.Struct({
       min: 1,
     })
     .pipe(Schema.optionalKey),
+  precision: field
+    .choice(["f32", "bf16", "int8"], {
+      description:
+        "Precision of the large products, forward and backward: bf16 rounds their operands (sums in f32, everything else f32) where the processor has such instructions; int8 is for generation only.",
+      aka: ["bf16"],
+    })
+    .pipe(withDefault("f32")),
   policy: field
     .choice(["auto", "keep", "recompute", "checkpoint"], {
       description:
@@ -307,6 +314,8 @@ export const resolveTrainConfig = (input: unknown): TrainConfig => {
   if (given.steps !== undefined && given.epochs !== undefined) refuse("epochs", "has no effect where steps is given")
   if (config.warmupSteps > 0 && config.warmupRatio > 0) refuse("warmupRatio", "give either it or warmupSteps")
   if (config.evalData !== undefined && config.evalFraction > 0) refuse("evalFraction", "give either it or evalData")
+  if (config.precision === "int8")
+    refuse("precision", "int8 has no gradients, it is for generation; train with f32 or bf16")
   if (issues.length > 0) throw configError("train", issues, "docs/train.md lists all keys.")
   return config
 }
@@ -330,6 +339,7 @@ export const loraConfigOf = (config: TrainConfig): LoraConfig => ({
 export const backendOptionsOf = (config: TrainConfig): BackendOptions => ({
   ...(config.threads === undefined ? {} : { threads: config.threads }),
   ...(config.memoryBudget === undefined ? {} : { memoryBudget: config.memoryBudget }),
+  precision: config.precision,
 })
 
 /** The settings of `openDataset` for the training rows. */

@@ -58,6 +58,14 @@ export const formatPlan = (plan: RunPlan): string => {
       "training",
       `${plan.method}: ${what}, ${large(plan.trainableParameters)} parameters trained (${share.toFixed(share < 1 ? 2 : 1)} %)`,
     ],
+    ...(plan.precision === "bf16"
+      ? [
+          [
+            "precision",
+            "bf16: operands of the large products are rounded to 8 bits, their sums and everything else are f32",
+          ] as const,
+        ]
+      : []),
     [
       "data",
       `${count(plan.rows)} rows, ${count(plan.epochTokens)} tokens, ${count(plan.epochScoredTokens)} scored, longest ${count(plan.longest)}${

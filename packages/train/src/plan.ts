@@ -1,3 +1,4 @@
+import type { Precision } from "@sloth/core"
 import type { LoraConfig } from "@sloth/model"
 import type { ActivationPolicy } from "@sloth/tensor"
 import type { MachineSpeed } from "./calibrate.ts"
@@ -40,6 +41,8 @@ export interface TimePlan extends MachineSpeed {
 export interface RunPlan {
   readonly model: string
   readonly method: string
+  /** Of the large products; absent in plans from before there was a choice, which means f32. */
+  readonly precision?: Precision
   readonly parameters: number
   readonly trainableParameters: number
   readonly adapter:

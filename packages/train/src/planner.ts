@@ -261,6 +261,7 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
   return {
     model: model.name,
     method: input.method,
+    precision: config.precision,
     parameters: meter.parameters,
     trainableParameters: meter.trainableParameters,
     adapter:

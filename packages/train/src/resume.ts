@@ -63,7 +63,10 @@ export const hashConfig = (
   decided: { readonly tokenBudget: number; readonly policy: string; readonly packing: boolean },
 ): string => {
   const extendable = config.schedule === "constant" && config.warmupRatio === 0
-  const entries = decisive(config).filter(([key]) => !(extendable && (key === "steps" || key === "epochs")))
+  const entries = decisive(config)
+    .filter(([key]) => !(extendable && (key === "steps" || key === "epochs")))
+    // Runs from before there was a choice have the hash of f32.
+    .filter(([key, value]) => !(key === "precision" && value === "f32"))
   const { tokenBudget, policy, packing } = decided
   return createHash("sha256")
     .update(JSON.stringify([method, settings ?? null, entries, tokenBudget, policy, packing]))

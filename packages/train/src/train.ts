@@ -12,6 +12,7 @@ import {
 } from "@sloth/core"
 import type { Example } from "@sloth/data"
 import type { CausalLM } from "@sloth/model"
+import type { Engine } from "@sloth/tensor"
 import { extraFiles, latestCheckpoint, restoreCheckpoint, type CheckpointManifest } from "./checkpoint.ts"
 import { readTrainConfig, resolveTrainConfig, type TrainConfig } from "./config.ts"
 import { hashUnits } from "./data.ts"
@@ -71,6 +72,17 @@ const planOnline = <Row>(
   }
 }
 
+/** The engine computes as the configuration says, or nothing begins. */
+const requirePrecision = (config: TrainConfig, { backend }: Engine): void => {
+  const has = backend.device.precision ?? "f32"
+  if (has === config.precision) return
+  throw new SlothError("SLOTH_TRAIN_PRECISION", {
+    what: `The configuration asks for precision ${config.precision}, but the engine computes with ${has}.`,
+    next: `Open its backend with precision "${config.precision}", or set the configuration's to ${has === "int8" ? '"f32" or "bf16"' : `"${has}"`}.`,
+    fields: { precision: config.precision, engine: has },
+  })
+}
+
 const requireEvaluationData = (config: TrainConfig, units: readonly TrainingUnit[]): void => {
   if (config.evalEvery === 0 || units.length > 0) return
   throw new SlothError("SLOTH_TRAIN_NO_EVAL_DATA", {
@@ -81,13 +93,14 @@ const requireEvaluationData = (config: TrainConfig, units: readonly TrainingUnit
 
 /**
  * Plans a run and touches nothing: what would be trained, in what micro-batches, with how much memory, disk and time. `formatPlan` prints it.
- * Errors: SLOTH_CONFIG_INVALID, SLOTH_PLAN_NO_SCORED, SLOTH_PLAN_MEMORY, SLOTH_PLAN_DISK, SLOTH_ADAPTER_*.
+ * Errors: SLOTH_CONFIG_INVALID, SLOTH_TRAIN_PRECISION when the engine computes with another precision than the configuration's, SLOTH_PLAN_NO_SCORED, SLOTH_PLAN_MEMORY, SLOTH_PLAN_DISK, SLOTH_ADAPTER_*.
  */
 export const planRun = async <Row = Example>(
   options: PlanOptions<Row> & { readonly run?: string },
 ): Promise<RunPlan> => {
   const given = options.config ?? {}
   const config = withAdapterSettings(resolveTrainConfig(given), given)
+  requirePrecision(config, options.engine)
   const runtimeBytes = residentBytes()
   const prepared = await prepare(options)
   requireEvaluationData(config, prepared.evaluationUnits)
@@ -158,6 +171,7 @@ class Training<Row> {
     const options = this.#options
     const runtimeBytes = residentBytes()
     const config = this.#config()
+    requirePrecision(config, options.engine)
     const prepared = await prepare(options)
     requireEvaluationData(config, prepared.evaluationUnits)
     const resumed = await this.#checkpoint()

@@ -73,6 +73,7 @@ const examine = async ({ sloth, configFile }: Session) => {
       device: device.description,
       isa: device.isa,
       isas: device.isas,
+      precisions: device.precisions,
       threads: device.threads,
       memoryBytes: device.memoryBytes,
       gflops: speed,
@@ -153,6 +154,14 @@ export const command = defineCommand({
         [
           "instructions",
           `${backend.isa} in use; this machine could also use ${backend.isas.filter((isa) => isa !== backend.isa).join(", ") || "nothing else"}`,
+        ],
+        [
+          "precisions",
+          `f32${backend.precisions.includes("bf16") ? ", bf16 (train, with --precision bf16)" : "; no bf16 instructions"}${
+            backend.precisions.includes("int8")
+              ? ", int8 (generate from Q4_0, Q4_1, Q8_0, with --precision int8)"
+              : "; no int8 products"
+          }`,
         ],
         [
           "speed",

@@ -424,6 +424,36 @@ static void test_paged(Pool* one, Pool* many) {
   }
 }
 
+#if defined(SLOTH_SIMD_AVX512) || defined(SLOTH_SIMD_AVX2)
+// Integer products against plain loops over activations that are rounded here. Of the two forms for AVX-512 this runs the one that the flags choose.
+static void test_int8(Pool* one, Pool* many) {
+  for (int64_t format : {FORMAT_Q4_0, FORMAT_Q4_1, FORMAT_Q8_0}) {
+    for (int64_t m : {1, 2, 3, 5, 8, 9, 23, 50}) {
+      for (int64_t n : {1, 3, 70}) {
+        for (int64_t k : {32, 224}) {
+          const Weight w = make_weight(format, n, k);
+          const Floats x = randoms(m * k);
+          Floats r(x.size()), y(static_cast<size_t>(m * n)), z(y);
+          for (int64_t b = 0; b < m * k; b += 32) {
+            float most = 0;
+            for (int64_t i = b; i < b + 32; i++) most = std::max(most, fabsf(x[static_cast<size_t>(i)]));
+            for (int64_t i = b; i < b + 32; i++) r[static_cast<size_t>(i)] = nearbyintf(x[static_cast<size_t>(i)] * (127.0f / most)) * (most / 127.0f);
+          }
+          std::vector<double> want(y.size());
+          naive_product(want, r.data(), w.values.data(), m, n, k, false, true, 1.0);
+          linear_int8(one, y.data(), x.data(), w.data.data(), format, m, n, k, nullptr, nullptr, nullptr, 0, 0);
+          linear_int8(many, z.data(), x.data(), w.data.data(), format, m, n, k, nullptr, nullptr, nullptr, 0, 0);
+          char name[96];
+          snprintf(name, sizeof(name), "linear_int8 %s m%lld n%lld k%lld", format_name(format), (long long)m, (long long)n, (long long)k);
+          check(name, y.data(), want, 1e-5);  // f32 sums of up to 7 blocks
+          check_same(name, y, z);
+        }
+      }
+    }
+  }
+}
+#endif
+
 static void run_tests(Pool* one, Pool* many, const std::string& filter) {
   auto on = [&](const char* name) { return filter.empty() || std::string(name).find(filter) != std::string::npos; };
   if (on("matmul")) test_matmul(one, many);
@@ -433,4 +463,7 @@ static void run_tests(Pool* one, Pool* many, const std::string& filter) {
   if (on("loss")) test_loss(one, many);
   if (on("paged")) test_paged(one, many);
   if (on("logits")) test_logits(one, many);
+#if defined(SLOTH_SIMD_AVX512) || defined(SLOTH_SIMD_AVX2)
+  if (on("int8")) test_int8(one, many);
+#endif
 }
