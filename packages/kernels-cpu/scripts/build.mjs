@@ -58,28 +58,15 @@ const AVX512 = [
   "-mfma",
   "-mf16c",
   "-mbmi2",
+  "-mprfchw",
   "-mprefer-vector-width=512",
 ]
 const X64_UNITS = {
   "isa_base.cpp": [],
   "isa_avx2.cpp": ["-mavx2", "-mfma", "-mf16c", "-mbmi2"],
-<<<<<<< HEAD
-  "isa_avx512.cpp": [
-    "-mavx512f",
-    "-mavx512bw",
-    "-mavx512dq",
-    "-mavx512vl",
-    "-mfma",
-    "-mf16c",
-    "-mbmi2",
-    "-mprfchw",
-    "-mprefer-vector-width=512",
-  ],
-=======
   "isa_avx512.cpp": AVX512,
   "isa_avx512bf16.cpp": [...AVX512, "-mavx512bf16"],
   "isa_avx512vnni.cpp": [...AVX512, "-mavx512vnni"],
->>>>>>> 1d16509 (Multiply in bf16 and int8 where a run asks for it)
 }
 /** Units of instructions that older compilers lack; without one of them its precision is not offered. */
 const OPTIONAL = { "isa_avx512bf16.cpp": "-mavx512bf16", "isa_avx512vnni.cpp": "-mavx512vnni" }
