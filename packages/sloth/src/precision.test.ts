@@ -55,9 +55,9 @@ describe.skipIf(!offered.includes("bf16"))("bf16", () => {
     const { formatPlan } = await import("@sloth/train")
     expect(formatPlan(rounded.plan)).toContain("bf16: operands")
     expect(formatPlan(exact.plan)).not.toContain("bf16")
-    const other = await errorOf(sloth.train({ run: "runs/bf16", resume: true, precision: "f32" }))
+    const other = await errorOf(sloth.train({ run: "runs/bf16", data: job.data, resume: true, precision: "f32" }))
     expect([other.code, other.message]).toEqual(["SLOTH_RESUME_CONFIG", expect.stringContaining("precision")])
-    const on = await sloth.train({ run: "runs/bf16", resume: true, steps: 4 })
+    const on = await sloth.train({ run: "runs/bf16", data: job.data, resume: true, steps: 4 })
     expect([on.status, on.steps]).toEqual(["completed", 4])
     // The precision of an instance is that of its runs.
     await using instance = await create("bf16")
