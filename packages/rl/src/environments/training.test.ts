@@ -83,7 +83,7 @@ test("GRPO trains on episodes: the environment's tokens are masked and its rewar
   expect(samples).toHaveLength(6)
   for (const { tokens, mask } of samples) {
     // All that the environment says is two z.
-    const said = [...Array.from(tokens)].filter((_, i) => mask![i] === 0)
+    const said = Array.from(tokens).filter((_, i) => mask![i] === 0)
     expect(said.every((id) => id === "z".charCodeAt(0))).toBe(true)
     expect(said.length % 2).toBe(0)
   }
