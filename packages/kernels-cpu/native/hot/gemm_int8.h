@@ -279,6 +279,20 @@ SLOTH_INLINE QuantTileFn quant_tile_for(int64_t rows) {
   return table[rows - 1];
 }
 
+// Rounds x [rows, blocks * 32] into a strip. A function of its own: GCC 12 at -O2 drops these loops when they are inlined into the task's lambda (its pass
+// "ivopts"; -fno-ivopts keeps them).
+template <class Q>
+SLOTH_NOINLINE void quant_strip(const float* x, int64_t rows, int64_t blocks, QuantStrip* out) {
+  for (int64_t i = 0; i < rows; i++) {
+    for (int64_t b = 0; b < blocks; b++, x += 32) {
+      const QuantBlock r = quant_block(x, out[b].q[i]);
+      out[b].d[i] = r.d;
+      out[b].s[i] = r.d * static_cast<float>(r.sum);
+      out[b].z[i] = -Q::ZERO * r.sum;
+    }
+  }
+}
+
 template <class Q>
 static void int8_many(Pool* pool, Int8Product g, const float* x) {
   // Equal strips, by the number of rows alone.
@@ -287,15 +301,7 @@ static void int8_many(Pool* pool, Int8Product g, const float* x) {
   par_pieces(pool, strips, max_i(1, GRAIN / max_i(1, k * Q_ROWS)), strips <= 2, [&](int64_t from, int64_t to, int, int) {
     for (int64_t s = from; s < to; s++) {
       const int64_t r0 = strip_begin(g.m, strips, s), rows = strip_begin(g.m, strips, s + 1) - r0;
-      for (int64_t b = 0; b < g.blocks; b++) {
-        QuantStrip* o = quantized + s * g.blocks + b;
-        for (int64_t i = 0; i < rows; i++) {
-          const QuantBlock r = quant_block(x + (r0 + i) * k + b * 32, o->q[i]);
-          o->d[i] = r.d;
-          o->s[i] = r.d * static_cast<float>(r.sum);
-          o->z[i] = -Q::ZERO * r.sum;
-        }
-      }
+      quant_strip<Q>(x + r0 * k, rows, g.blocks, quantized + s * g.blocks);
     }
   });
   g.strips = quantized;
