@@ -117,10 +117,20 @@ export interface Completion {
 /** Generates completions during training: ids in, ids and log-probabilities out. */
 export interface RolloutEngine extends AsyncDisposable {
   generate(prompts: readonly TokenPrompt[], options: SamplingOptions): AsyncIterable<Completion>
+  /** Told after each update, for engines with a copy of the weights: what is generated next comes from the new ones. */
+  weightsChanged?(): void
+}
+
+/** What the options of {@link RolloutFactory.create} have for engines that need a copy of the weights. */
+export interface RolloutWeights {
+  /** Writes the adapter as it is now to a folder, in PEFT form, in place whole or not at all; absent where all weights are trained. */
+  readonly saveAdapter?: (folder: string) => Promise<void>
 }
 
 /** Makes rollout engines of one kind for a model, whose type the package that owns the engine knows. */
 export interface RolloutFactory extends Provided {
+  /** True where another program samples: what it samples is a little off the policy that is trained, and takes no memory here. */
+  readonly elsewhere?: boolean
   create(model: never, options: never): Awaitable<RolloutEngine>
 }
 

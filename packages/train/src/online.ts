@@ -33,6 +33,8 @@ export interface SourceContext {
   readonly rewards: readonly Reward[]
   /** Makes the engine that generates; the method's own choice when absent. */
   readonly rollout: RolloutFactory | undefined
+  /** Writes the adapter as it is now to a folder, in PEFT form; absent where all weights are trained. */
+  readonly saveAdapter?: (folder: string) => Promise<void>
   readonly signal: AbortSignal | undefined
   /** Records a warning in the run's events. */
   warn(code: string, message: string, step: number, fields?: Readonly<Record<string, unknown>>): Promise<void>
@@ -81,6 +83,8 @@ export interface UnitSource<Unit extends TrainingUnit = TrainingUnit> extends As
 export interface OnlineObjective<Row = never, Unit extends TrainingUnit = TrainingUnit> extends Objective<Row, Unit> {
   readonly online: {
     reuse(settings: unknown): Reuse
+    /** The settings to go by where defaults depend on the engine that generates; those given when absent. */
+    settings?(settings: unknown, rollout: RolloutFactory | undefined): unknown
     /** Refuses, before anything starts, what the source could not work with. */
     check?(settings: unknown, rewards: readonly Reward[]): void
     /** Opens the source for the rows of a run. */

@@ -8,10 +8,11 @@ import {
   slothVersion,
   SlothError,
   type Logger,
+  type RolloutFactory,
   type RunConfig,
 } from "@sloth/core"
 import type { Example } from "@sloth/data"
-import type { CausalLM } from "@sloth/model"
+import type { CausalLM, LoraConfig } from "@sloth/model"
 import type { Engine } from "@sloth/tensor"
 import { extraFiles, latestCheckpoint, restoreCheckpoint, type CheckpointManifest } from "./checkpoint.ts"
 import { readTrainConfig, resolveTrainConfig, type TrainConfig } from "./config.ts"
@@ -21,6 +22,7 @@ import { makeTrainable, withAdapterSettings } from "./model-files.ts"
 import { decodeSettings, wantsScoreHead, type Objective, type TrainingUnit } from "./objective.ts"
 import { isOnline, type OnlineObjective, type UnitSource } from "./online.ts"
 import { AdamW, parameterGroups } from "./optimizer.ts"
+import { writeAdapterFolder } from "./outputs.ts"
 import type { RunPlan } from "./plan.ts"
 import { planUnits } from "./planner.ts"
 import { hashConfig, requireSameConfig } from "./resume.ts"
@@ -32,11 +34,12 @@ import type { PlanOptions, TrainOptions, TrainResult } from "./train-options.ts"
 
 const prepare = async <Row>(options: PlanOptions<Row>): Promise<Prepared> => {
   const objective = options.objective ?? (sft as unknown as Objective<Row>)
-  const settings = decodeSettings(objective, options.settings)
+  const online = isOnline(objective) ? objective : undefined
+  const decoded = decodeSettings(objective, options.settings)
+  const settings = online?.online.settings === undefined ? decoded : online.online.settings(decoded, options.rollout)
   const context = { settings, signal: options.signal }
   const units = await objective.prepare(options.data.examples, context)
   const evaluationUnits = await objective.prepare(options.data.heldOut ?? [], context)
-  const online = isOnline(objective) ? objective : undefined
   if (online === undefined && options.rewards !== undefined && options.rewards.length > 0)
     throw new SlothError("SLOTH_TRAIN_REWARDS", {
       what: `The method "${objective.name}" takes no rewards: it generates nothing to judge.`,
@@ -60,6 +63,7 @@ const planOnline = <Row>(
   objective: Objective<Row> | undefined,
   { reuse, units, settings }: Prepared,
   config: TrainConfig,
+  rollout: RolloutFactory | undefined,
 ) => {
   if (reuse === undefined || objective === undefined || !isOnline(objective)) return {}
   const { splitForecast, rehearse } = objective.online
@@ -67,7 +71,10 @@ const planOnline = <Row>(
     online: {
       reuse,
       ...(splitForecast === undefined ? {} : { splitForecast }),
-      ...(rehearse === undefined ? {} : { rehearse: (model: CausalLM) => rehearse(model, units, config, settings) }),
+      // What another program samples with takes no memory here.
+      ...(rehearse === undefined || rollout?.elsewhere === true
+        ? {}
+        : { rehearse: (model: CausalLM) => rehearse(model, units, config, settings) }),
     },
   }
 }
@@ -109,7 +116,7 @@ export const planRun = async <Row = Example>(
   // Awaited here, because the model is measured until the plan is there.
   return await planUnits({
     ...prepared,
-    ...planOnline(options.objective, prepared, config),
+    ...planOnline(options.objective, prepared, config, options.rollout),
     model: options.model,
     config,
     memoryBytes: options.engine.backend.device.memoryBytes,
@@ -181,7 +188,7 @@ class Training<Row> {
     try {
       const plan = await planUnits({
         ...prepared,
-        ...planOnline(options.objective, prepared, config),
+        ...planOnline(options.objective, prepared, config, options.rollout),
         model: options.model,
         config,
         memoryBytes: options.engine.backend.device.memoryBytes,
@@ -222,7 +229,7 @@ class Training<Row> {
           logger: this.#logger,
         },
       )
-      await using online = await this.#openSource(model, config, prepared, plan, session, resumed).catch(
+      await using online = await this.#openSource(model, config, prepared, plan, session, resumed, lora).catch(
         async (error: unknown) => {
           session.fail(error, resumed?.manifest.step ?? 0)
           await session.close()
@@ -284,6 +291,7 @@ class Training<Row> {
     plan: RunPlan,
     session: RunSession,
     resumed: Awaited<ReturnType<typeof latestCheckpoint>>,
+    lora: LoraConfig | undefined,
   ): Promise<{ readonly source: UnitSource | undefined } & AsyncDisposable> {
     const options = this.#options
     const { objective, data, rewards = [], rollout, signal } = options
@@ -311,6 +319,12 @@ class Training<Row> {
         split: { tokenBudget: plan.tokenBudget, packing: plan.packing, policy: plan.policy },
         rewards,
         rollout,
+        ...(lora === undefined
+          ? {}
+          : {
+              saveAdapter: (folder: string) =>
+                writeAdapterFolder(model, folder, lora, options.base ?? options.model.path),
+            }),
         signal,
         warn: (code, message, step, fields) => session.warn(code, message, step, fields),
         record: (lines) => samples.append(lines),

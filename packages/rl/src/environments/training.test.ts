@@ -91,6 +91,28 @@ test("GRPO trains on episodes: the environment's tokens are masked and its rewar
   expect(seen.length).toBeGreaterThanOrEqual(12)
 }, 60_000)
 
+test("an engine elsewhere is told of updates, and methods know that it is elsewhere", async () => {
+  const { tokenizer } = asciiModel()
+  let told = 0
+  const inner = {
+    async *generate() {},
+    weightsChanged: () => void told++,
+    [Symbol.asyncDispose]: async () => undefined,
+  }
+  const of = async (elsewhere: boolean) =>
+    (
+      await environmentTraining(letters, [{ start: "abc" }], {
+        tokenizer,
+        template,
+        rollout: { name: "there", elsewhere, create: () => inner },
+      })
+    ).rollout
+  await using engine = await (await of(true)).create(undefined as never, undefined as never)
+  engine.weightsChanged!()
+  expect(told).toBe(1)
+  expect([(await of(true)).elsewhere, (await of(false)).elsewhere]).toEqual([true, undefined])
+})
+
 test("prompts that do not tell the row, or depend on the seed, are refused", async () => {
   const { tokenizer } = asciiModel()
   const same = defineEnvironment<{ n: number }, null>({

@@ -76,6 +76,7 @@ export const environmentTraining = async <Row extends object, State>(
   let figures: Readonly<Record<string, number>> = {}
   const rollout: RolloutFactory = {
     name: `environment_${environment.name}`,
+    ...(options.rollout?.elsewhere === true ? { elsewhere: true } : {}),
     create: async (model: never, settings: never) => {
       const inner = await ((options.rollout ?? localRollout) as RolloutFactory).create(model, settings)
       return new EpisodeEngine(inner, async (prompts, sampling, signal) => {
@@ -171,6 +172,10 @@ class EpisodeEngine implements RolloutEngine {
 
   release(): void {
     this.#inner.release?.()
+  }
+
+  weightsChanged(): void {
+    this.#inner.weightsChanged?.()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -118,6 +118,8 @@ export class GroupSource implements UnitSource<SampledUnit> {
   readonly #adviser: Adviser
   #rollout: StoredRollout | undefined
   #done = 0
+  /** Said at the first step. */
+  #uncorrected: boolean
 
   private constructor(
     method: GroupMethod,
@@ -132,6 +134,9 @@ export class GroupSource implements UnitSource<SampledUnit> {
     this.#context = context
     this.#engine = engine
     const { rewards } = context
+    // Methods without a correction have no such setting.
+    const { correction = "auto" } = context.settings as { readonly correction?: string }
+    this.#uncorrected = context.rollout?.elsewhere === true && correction === "auto"
     this.#weights = method.rewardWeights ?? rewards.map(({ weight }) => weight ?? 1)
     this.#adviser = new Adviser(method.maxCompletionLength, context.config.batch * method.reuse.slices)
   }
@@ -147,6 +152,7 @@ export class GroupSource implements UnitSource<SampledUnit> {
     const sizes = [...rows, ...heldOut].map(({ tokens }) => tokens.length)
     const options = {
       tokenizer,
+      ...(context.saveAdapter === undefined ? {} : { saveAdapter: context.saveAdapter }),
       maxBatch: method.rolloutBatch,
       kvCache: method.kvCache,
       cacheTokens: cacheTokens(sizes, {
@@ -166,6 +172,18 @@ export class GroupSource implements UnitSource<SampledUnit> {
   async collect(step: number, rowsOf: (step: number) => Int32Array): Promise<Collected<SampledUnit>> {
     const { slices, times } = this.#method.reuse
     const phase = (step - 1) % (slices * times)
+    if (this.#uncorrected) {
+      this.#uncorrected = false
+      await this.#context.warn(
+        "SLOTH_RL_UNCORRECTED",
+        `The engine "${this.#context.rollout!.name}" samples a little off the policy, and nothing corrects for it: ` +
+          (this.#method.temperature === 1
+            ? `the method "${this.#method.name}" has no correction. Methods of the GRPO family have one.`
+            : "its log-probs are those before the temperature. A temperature of 1 has a correction."),
+        step,
+        { method: this.#method.name, temperature: this.#method.temperature },
+      )
+    }
     let metrics: Readonly<Record<string, number>> = {}
     if (phase === 0) {
       const made = await this.#generate(
@@ -188,6 +206,7 @@ export class GroupSource implements UnitSource<SampledUnit> {
 
   async trained(step: number, metrics: Readonly<Record<string, number>>): Promise<void> {
     this.#done = step
+    this.#engine.weightsChanged?.()
     for (const { code, message, fields } of this.#adviser.take(metrics))
       await this.#context.warn(code, message, step, fields)
   }

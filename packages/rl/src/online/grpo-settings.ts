@@ -192,7 +192,7 @@ export const grpoSettingsSchema = (defaults: GrpoDefaults) =>
     correction: field
       .choice(["auto", "none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"], {
         description:
-          "Weighs tokens or completions by the ratio to the log-probs of the engine that sampled. auto: sequence_mask with a rounded kvCache, else none; name one for another engine.",
+          "Weighs tokens or completions by the ratio to the log-probs of the engine that sampled. auto: sequence_mask with a rounded kvCache or where another program samples, else none.",
         aka: ["vllm_importance_sampling_mode", "vllm_importance_sampling_correction"],
       })
       .pipe(withDefault("auto")),

@@ -49,6 +49,8 @@ const groupObjective = <const Name extends string, Config extends ConfigSchema, 
   readonly name: Name
   readonly config: Config
   loss(settings: Settings): LogprobLoss<SampledUnit>
+  /** The settings for completions that another program samples. */
+  elsewhere?(settings: Settings): Settings
   method(settings: Settings): Pick<GroupMethod, "dynamicSampling" | "needsKl" | "advantages">
 }): GroupObjective<Name, Config> => {
   // Units of equal size are one object, also when pieces are cut from them.
@@ -83,6 +85,8 @@ const groupObjective = <const Name extends string, Config extends ConfigSchema, 
     loss: (settings) => spec.loss(settings as Settings),
     online: {
       reuse: (settings) => reuseOf(settings as Settings),
+      settings: (settings, rollout) =>
+        rollout?.elsewhere === true && spec.elsewhere !== undefined ? spec.elsewhere(settings as Settings) : settings,
       check: (settings, rewards) => {
         const { rewardWeights } = settings as Settings
         checkRewards({ name: spec.name, ...(rewardWeights === undefined ? {} : { rewardWeights }) }, rewards)
@@ -124,6 +128,11 @@ const policy = <const Name extends string>(name: Name, defaults: GrpoDefaults) =
   groupObjective<Name, ReturnType<typeof grpoSettingsSchema>, GrpoSettings>({
     name,
     config: grpoSettingsSchema(defaults),
+    // Another program rounds otherwise, so that its probabilities are not quite those that training computes.
+    elsewhere: (settings) =>
+      settings.correction === "auto" && settings.temperature === 1
+        ? { ...settings, correction: "sequence_mask" }
+        : settings,
     loss: (settings) => {
       const { correction, temperature, numGenerations } = settings
       if (numGenerations < 2)
