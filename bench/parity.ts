@@ -27,6 +27,15 @@ const PARTS: Readonly<Record<string, (context: ParityContext) => Promise<void>>>
   exports: exports_,
   kill,
 }
+if (flag("help")) {
+  console.log(`bun run parity [options]: Sloth against transformers, PEFT, TRL and llama.cpp; the largest differences beside their bars
+
+  --only ${Object.keys(PARTS).join(",")}   parts (all)
+  --quick            fewer texts, steps and kills
+  --threads N        threads (all cores)
+  --json F           also writes the table`)
+  process.exit(0)
+}
 const wanted = text("only")?.split(",") ?? Object.keys(PARTS)
 const unknown = wanted.filter((p) => PARTS[p] === undefined)
 if (unknown.length > 0) {

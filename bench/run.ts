@@ -44,6 +44,29 @@ const SECTIONS: Readonly<Record<string, (context: BenchContext) => Promise<void>
 }
 const USUAL = ["machine", "kernels", "train", "generate", "start", "budget"]
 
+const USAGE = `bun run bench [options]: the machine's limits, every kernel as a fraction of them, whole jobs against peers
+
+  --only ${[...USUAL, ...Object.keys(SECTIONS).filter((s) => !USUAL.includes(s))].join(",")}   sections (default: the first ${USUAL.length})
+  --filter WORD      only groups of kernels, training and generation whose name has the word
+  --quick            small shapes, few repetitions: does everything once in a few minutes
+  --rounds N         times each competitor runs (3)
+  --threads N        threads of every competitor (all cores)
+  --context N        tokens of the section "context" (32768)
+  --json F, --html F files to write (default: bench/results/<time>.json and .html)
+
+  bun run bench --only kernels --filter attention
+  bun run bench --only train,generate --rounds 1     # peers: bun run bench:peers`
+if (flag("help")) {
+  console.log(USAGE)
+  process.exit(0)
+}
+const KNOWN = ["only", "filter", "quick", "rounds", "threads", "context", "json", "html", "help"]
+const strange = process.argv.slice(2).find((word) => word.startsWith("--") && !KNOWN.includes(word.slice(2)))
+if (strange !== undefined) {
+  console.error(`There is no option ${strange}.\n\n${USAGE}`)
+  process.exit(2)
+}
+
 const wanted = (text("only") ?? USUAL.join(",")).split(",")
 const unknown = wanted.filter((s) => s !== "machine" && SECTIONS[s] === undefined)
 if (unknown.length > 0) {
