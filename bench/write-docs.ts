@@ -7,7 +7,7 @@ import { join } from "node:path"
 import type { Check } from "./lib/check.ts"
 import { root } from "./lib/child.ts"
 import { statusOf, type Line, type Report } from "./lib/figures.ts"
-import { barText, groupsOf, scoreText, short, spreadText, statusText } from "./lib/format.ts"
+import { barText, groupsOf, scoreText, short, spreadText, statusText, TITLES } from "./lib/format.ts"
 import { text } from "./lib/options.ts"
 import { median } from "./lib/stats.ts"
 
@@ -31,18 +31,6 @@ const kernelTable = (lines: readonly Line[]): string =>
       return `| ${cell(group)} | ${scores.length} | ${scoreText(middle)} | ${scoreText(worst)}: ${cell(worst.name)} | ${barText(worst)} | ${statusText[statusOf(worst)]} |`
     }),
   ].join("\n")
-
-const TITLES: Readonly<Record<string, string>> = {
-  machine: "Limits of the machine",
-  kernels: "Kernels",
-  train: "Training",
-  generate: "Generation",
-  start: "Start-up",
-  budget: "Memory budgets",
-  context: "Long context",
-  contention: "A second process",
-  endurance: "Long runs",
-}
 
 const parityPath = text("parity")
 const paths = process.argv.slice(2).filter((a, i, all) => !a.startsWith("--") && all[i - 1] !== "--parity")

@@ -62,3 +62,17 @@ export const textLine = (line: Line): string =>
   "missing" in line
     ? `  ${line.name.padEnd(58)} ${line.missing}`
     : `  ${line.name.padEnd(58)} ${short(line.value.median).padStart(8)} ${line.unit.padEnd(9)} ${spreadText(line).padEnd(7)} ${scoreText(line).padEnd(24)} ${barText(line).padEnd(22)} ${statusText[statusOf(line)]}${line.note === undefined ? "" : `  (${line.note})`}`.trimEnd()
+
+/** Headings of the sections, in the order of reports. */
+export const TITLES: Readonly<Record<string, string>> = {
+  machine: "The machine's limits",
+  kernels: "Kernels as fractions of the limits",
+  train: "Training",
+  generate: "Generation",
+  grpo: "Reinforcement learning",
+  start: "Start-up",
+  budget: "Memory budgets",
+  context: "Long context",
+  contention: "A second process",
+  endurance: "Long runs",
+}

@@ -1,5 +1,5 @@
 import { statusOf, type Figure, type Line, type Report } from "./figures.ts"
-import { barText, groupsOf, scoreText, short, spreadText, statusText } from "./format.ts"
+import { barText, groupsOf, scoreText, short, spreadText, statusText, TITLES } from "./format.ts"
 import { rooflineSvg } from "./roofline.ts"
 
 const escape = (s: string): string =>
@@ -35,18 +35,6 @@ const section = (title: string, lines: readonly Line[]): string => {
     return `<details class="${statusOf(worst)}"><summary>${escape(group)}: worst ${escape(scoreText(worst))} (${escape(worst.name)}) ${statusText[statusOf(worst)]}</summary>${table}</details>`
   })
   return `<h2>${escape(title)}</h2>${groups.join("")}`
-}
-
-const TITLES: Readonly<Record<string, string>> = {
-  machine: "The machine's limits",
-  kernels: "Kernels as fractions of the limits",
-  train: "Training",
-  generate: "Generation",
-  start: "Start-up",
-  budget: "Memory budgets",
-  context: "Long context",
-  contention: "A second process",
-  endurance: "Long runs",
 }
 
 /** A page that needs nothing else: machine, roofline, tables. */

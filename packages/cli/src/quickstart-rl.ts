@@ -5,6 +5,7 @@ import { formatSeconds } from "@sloth/train"
 import { EXIT } from "./errors.ts"
 import { shortPath } from "./export-lines.ts"
 import { interruptible } from "./interrupt.ts"
+import { tellDone, tellInterrupted, TrainingClock } from "./quickstart-parts.ts"
 import { writeReport } from "./report/write-report.ts"
 import { sparkline } from "./terminal/sparkline.ts"
 import type { Terminal } from "./terminal/terminal.ts"
@@ -69,7 +70,7 @@ export const quickstartRl = async (
   const display = new TrainingDisplay(terminal, { interval: 4000 })
   const interrupt = interruptible(() => display.stopping())
   const rewards: number[] = []
-  let trainingSince = Number.POSITIVE_INFINITY
+  const clock = new TrainingClock(MOST_SECONDS, options.steps)
   try {
     const { name } = await sloth.backend()
     terminal.say(`${bold("Sloth quickstart, reinforcement learning")} ${dim(`backend ${name}`)}`)
@@ -92,30 +93,15 @@ export const quickstartRl = async (
       signal: interrupt.signal,
       onPrepared: (run) => display.prepared(run),
       onEvent: (event) => {
-        if (event.type === "plan") trainingSince = performance.now()
+        if (event.type === "plan") clock.start()
         if (event.type === "step") rewards.push(event.metrics?.["reward"] ?? 0)
         display.event(event)
       },
-      callbacks: [
-        {
-          name: "quickstart-clock",
-          on: {
-            step: ({ step }, control) => {
-              const seconds = (performance.now() - trainingSince) / 1000
-              if (options.steps === undefined && step >= 5 && seconds > MOST_SECONDS)
-                control.stop(`the quickstart's ${MOST_SECONDS} seconds of training are over`)
-            },
-          },
-        },
-      ],
+      callbacks: [clock.callback],
     })
     display.end()
     using opened = outcome.opened!
-    if (outcome.status === "interrupted") {
-      terminal.say(`Interrupted at step ${outcome.steps}; everything is saved.`)
-      terminal.say(`  continue: ${bold(outcome.resumeCommand ?? "")}`)
-      return EXIT.interrupted
-    }
+    if (outcome.status === "interrupted") return tellInterrupted(terminal, outcome)
     const window = Math.max(1, Math.min(10, Math.floor(rewards.length / 2)))
     const [first, last] = [mean(rewards.slice(0, window)), mean(rewards.slice(-window))]
     terminal.say(`${green("✓")} trained ${outcome.steps} steps in ${formatSeconds(outcome.seconds)}`)
@@ -132,21 +118,17 @@ export const quickstartRl = async (
     const report = writeReport(outcome.run)
     const seconds = (performance.now() - started) / 1000
     const run = shortPath(outcome.run)
-    terminal.say(`${green("✓")} ${bold(`done in ${formatSeconds(seconds)}`)}; the report: ${shortPath(report)}`)
-    terminal.say()
-    terminal.say(bold("Next"))
-    for (const [line, what] of [
+    tellDone(terminal, { seconds, report }, [
       [
-        `sloth samples ${run} --from ${Math.max(1, outcome.steps - 5)} --sort reward`,
+        cyan(`sloth samples ${run} --from ${Math.max(1, outcome.steps - 5)} --sort reward`),
         "what it wrote, and what that earned",
       ],
-      [`sloth chat --model ${run} --compare`, "talk to it, base and tuned side by side"],
+      [cyan(`sloth chat --model ${run} --compare`), "talk to it, base and tuned side by side"],
       [
-        "sloth train --method grpo --model org/name --data prompts.jsonl --reward ./reward.ts",
+        cyan("sloth train --method grpo --model org/name --data prompts.jsonl --reward ./reward.ts"),
         "your model, your reward",
       ],
-    ] as const)
-      terminal.say(`  ${cyan(line)}  ${dim(`# ${what}`)}`)
+    ])
     if (options.json)
       terminal.print(
         JSON.stringify({

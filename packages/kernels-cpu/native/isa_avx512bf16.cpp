@@ -13,6 +13,7 @@ namespace SLOTH_ISA {
 void fill_bf16(KernelTable& t) {
   t.matmul = matmul;
   t.linear = linear;
+  t.linearGroup = linearGroup;
   t.linearBackwardInput = linearBackwardInput;
   t.logits = logits;
   t.linearCrossEntropy = linearCrossEntropy;

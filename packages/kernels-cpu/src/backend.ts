@@ -1,7 +1,6 @@
 import { SlothError, type Backend, type BackendOptions, type Memory, type Precision } from "@sloth/core"
 
 import { cpuInfo } from "./cpu-info.ts"
-import { groupOfLinears } from "./internal/group-of-linears.ts"
 import { loadAddon } from "./internal/loader.ts"
 import type { ErrorFactory, NativeMemory } from "./internal/native.ts"
 
@@ -112,7 +111,6 @@ export async function createCpuBackend(options: BackendOptions = {}): Promise<Ba
       fields: { threads },
     })
   }
-  const grouped = groupOfLinears(native.kernels, memoryOf(native.memory))
   return {
     name: "cpu",
     device: {
@@ -126,17 +124,7 @@ export async function createCpuBackend(options: BackendOptions = {}): Promise<Ba
       precision,
     },
     memory: memoryOf(native.memory),
-    // The group of the addon computes in f32; bf16 does so too for few rows.
-    kernels:
-      precision === "f32"
-        ? native.kernels
-        : {
-            ...native.kernels,
-            linearGroup: (x, m, ...rest) => {
-              const own = precision === "bf16" && m <= 32 ? native.kernels.linearGroup : grouped
-              own(x, m, ...rest)
-            },
-          },
+    kernels: native.kernels,
     synchronize: native.synchronize,
     capture: (body) => {
       native.beginCapture()

@@ -376,3 +376,41 @@ for (const isa of withPrecision("int8"))
         }
     })
   })
+
+for (const precision of ["bf16", "int8"] as const)
+  for (const isa of withPrecision(precision))
+    describe(`${precision}, ${isa}: a group has the precision of its layers`, () => {
+      // Few rows of bf16 are f32 and group their low-rank products, which rounds otherwise; their precision is tested above.
+      for (const m of precision === "int8" ? [3, 40] : [40])
+        test(`${m} rows`, async () => {
+          const [k, rank, sizes] = [96, 5, [40, 33]] as const
+          const [together, alone] = await session(
+            isa,
+            2,
+            async (s) => {
+              const x = s.f32(numbers(m * k, 1))
+              const layers = await Promise.all(
+                sizes.map(async (n, i) => {
+                  const w = (await store(s, numbers(n * k, 2 + i), i === 0 ? "q4_1" : "q8_0", n, k)).handle
+                  const [a, b, bias] = [numbers(rank * k, 4 + i), numbers(n * rank, 6 + i), numbers(n, 8 + i)]
+                  const format = i === 0 ? FORMATS.q4_1 : FORMATS.q8_0
+                  return { n, w, format, a: s.f32(a), b: s.f32(b), bias: s.f32(bias), y: s.alloc(m * n * 4) }
+                }),
+              )
+              const group = layers.map(({ y, w, format, n, bias, a, b }) => [y, w, format, n, bias, a, b, rank, 0.5])
+              const args = [...group.flat(), ...Array<number>(9).fill(0)]
+              ;(s.k.linearGroup as (...args: number[]) => void)(x, m, k, ...args)
+              const read = () => Promise.all(layers.map(({ y }) => s.readF32(y)))
+              const grouped = await read()
+              for (const { y, w, format, n, bias, a, b } of layers) {
+                const low = s.alloc(m * rank * 4)
+                s.k.matmul(low, x, a, m, rank, k, 0, 1, 0.5, 0)
+                s.k.linear(y, x, w, format, m, n, k, bias, low, b, rank, 0)
+              }
+              return [grouped, await read()] as const
+            },
+            precision,
+          )
+          together.forEach((values, i) => expect(same(values, alone[i]!)).toBe(true))
+        })
+    })

@@ -7,6 +7,7 @@ import { defineCommand } from "../command.ts"
 import { EXIT } from "../errors.ts"
 import { exportLines, shortPath } from "../export-lines.ts"
 import { interruptible } from "../interrupt.ts"
+import { tellDone, tellInterrupted, TrainingClock } from "../quickstart-parts.ts"
 import { writeReport } from "../report/write-report.ts"
 import { quickstartRl } from "../quickstart-rl.ts"
 import { recordSamples, type Sample } from "../samples.ts"
@@ -118,7 +119,7 @@ export const command = defineCommand({
           const fitting = plan.time === undefined ? STEPS : Math.floor(PLANNED_SECONDS / plan.time.secondsPerStep)
           steps = Math.min(STEPS, Math.max(LEAST_STEPS, fitting))
         }
-        let trainingSince = Infinity
+        const clock = new TrainingClock(MOST_SECONDS, input.options.steps)
         const outcome = await sloth.train({
           model,
           data,
@@ -131,29 +132,14 @@ export const command = defineCommand({
           signal: interrupt.signal,
           onPrepared: (run) => display.prepared(run),
           onEvent: (event) => {
-            if (event.type === "plan") trainingSince = performance.now()
+            if (event.type === "plan") clock.start()
             display.event(event)
           },
-          callbacks: [
-            {
-              name: "quickstart-clock",
-              on: {
-                step: ({ step }, control) => {
-                  const seconds = (performance.now() - trainingSince) / 1000
-                  if (input.options.steps === undefined && step >= 5 && seconds > MOST_SECONDS)
-                    control.stop(`the quickstart's ${MOST_SECONDS} seconds of training are over`)
-                },
-              },
-            },
-          ],
+          callbacks: [clock.callback],
         })
         display.end()
         using opened = outcome.opened!
-        if (outcome.status === "interrupted") {
-          terminal.say(`Interrupted at step ${outcome.steps}; everything is saved.`)
-          terminal.say(`  continue: ${bold(outcome.resumeCommand ?? "")}`)
-          return EXIT.interrupted
-        }
+        if (outcome.status === "interrupted") return tellInterrupted(terminal, outcome)
         terminal.say(`${green("✓")} trained ${outcome.steps} steps in ${formatSeconds(outcome.seconds)}`)
         terminal.say()
         terminal.say(bold("Before and after"))
@@ -176,16 +162,12 @@ export const command = defineCommand({
         const seconds = (performance.now() - started) / 1000
         const run = shortPath(outcome.run)
         terminal.say()
-        terminal.say(`${green("✓")} ${bold(`done in ${formatSeconds(seconds)}`)}; the report: ${shortPath(report)}`)
-        terminal.say()
-        terminal.say(bold("Next"))
-        for (const [line, what] of [
+        tellDone(terminal, { seconds, report }, [
           [`sloth chat --model ${run} --compare`, "talk to it, base and tuned side by side"],
           [`sloth generate --model ${run} --prompt "What is the capital of Spain?"`, "ask one thing"],
           ["sloth init my-model", "a project of your own, with sample data"],
           ["sloth train --model org/name --data rows.jsonl", "a real model, your data"],
-        ] as const)
-          terminal.say(`  ${line}  ${dim(`# ${what}`)}`)
+        ])
         if (input.options.json)
           terminal.print(
             JSON.stringify({

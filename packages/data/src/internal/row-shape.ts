@@ -1,4 +1,5 @@
 import { SlothError } from "@sloth/core"
+import { listValue } from "../list-value.ts"
 import type { ColumnMapping } from "../recognise.ts"
 import { describeOrigin } from "../rows.ts"
 import type { RowOrigin } from "../rows.ts"
@@ -24,18 +25,6 @@ export interface Shape {
 type Row = Record<string, unknown>
 
 const isObject = (value: unknown): value is Row => typeof value === "object" && value !== null && !Array.isArray(value)
-
-/** A list, also one written as JSON text (tables have no other way to hold one). */
-const asList = (value: unknown): readonly unknown[] | undefined => {
-  if (Array.isArray(value)) return value
-  if (typeof value !== "string" || !value.trimStart().startsWith("[")) return undefined
-  try {
-    const parsed: unknown = JSON.parse(value)
-    return Array.isArray(parsed) ? parsed : undefined
-  } catch {
-    return undefined
-  }
-}
 
 const present = (row: Row, name: string): boolean => row[name] !== undefined && row[name] !== null
 
@@ -64,13 +53,13 @@ export const detect = (row: unknown, mapping: ColumnMapping | undefined, origin:
     return shapeOf("preference", row, { prompt: "prompt", chosen: "chosen", rejected: "rejected" })
   }
   const ids = column(row, "tokens", "input_ids")
-  if (ids !== undefined && asList(row[ids]) !== undefined) {
+  if (ids !== undefined && listValue(row[ids]) !== undefined) {
     return shapeOf("tokens", row, { tokens: ids, mask: column(row, "mask", "completion_mask"), labels: "labels" })
   }
   const messages = column(row, "messages", "conversations", "conversation")
   if (messages !== undefined) {
-    const first = asList(row[messages])?.[0]
-    if (isObject(first) || asList(row[messages])?.length === 0) {
+    const first = listValue(row[messages])?.[0]
+    if (isObject(first) || listValue(row[messages])?.length === 0) {
       const kind = isObject(first) && "from" in first ? "sharegpt" : "messages"
       return shapeOf(kind, row, { messages, system: "system", tools: "tools" })
     }
@@ -128,7 +117,7 @@ const mapped = (row: Row, mapping: ColumnMapping, origin: RowOrigin): Shape => {
   }
   const [kind, parts] = found
   required(...parts)
-  const first = kind === "messages" ? asList(row[mapping.messages as string])?.[0] : undefined
+  const first = kind === "messages" ? listValue(row[mapping.messages as string])?.[0] : undefined
   return shapeOf(isObject(first) && "from" in first ? "sharegpt" : kind, row, mapping)
 }
 
@@ -197,7 +186,7 @@ export const fieldsOf = (row: Row, shape: Shape, origin: RowOrigin): Fields => {
       fields: { row: origin.index, file: origin.file, line: origin.line, column: shape.columns[part], expected },
     })
   const list = (part: string): readonly unknown[] => {
-    const found = asList(value(part))
+    const found = listValue(value(part))
     if (found === undefined) throw wrong(part, "a list")
     return found
   }

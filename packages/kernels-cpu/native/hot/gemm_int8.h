@@ -475,6 +475,20 @@ static void linear_int8(Pool* pool, float* y, const float* x, const void* w, int
   if (t && b && r > 0) linear(pool, y, t, b, FORMAT_F32, m, n, r, nullptr, nullptr, nullptr, 0, 1);
 }
 
+static void linearGroup_int8(Pool* pool, const float* x, int64_t m, int64_t k, float* y0, const void* w0, int64_t format0, int64_t n0, const float* bias0,
+                             const float* a0, const float* b0, int64_t r0, double scale0, float* y1, const void* w1, int64_t format1, int64_t n1,
+                             const float* bias1, const float* a1, const float* b1, int64_t r1, double scale1, float* y2, const void* w2, int64_t format2,
+                             int64_t n2, const float* bias2, const float* a2, const float* b2, int64_t r2, double scale2) {
+  if (m <= 0) return;
+  const GroupMember all[GROUP_MOST] = {
+      {y0, w0, format0, n0, bias0, nullptr, a0, b0, a0 ? r0 : 0, static_cast<float>(scale0), 0},
+      {y1, w1, format1, n1, bias1, nullptr, a1, b1, a1 ? r1 : 0, static_cast<float>(scale1), 0},
+      {y2, w2, format2, n2, bias2, nullptr, a2, b2, a2 ? r2 : 0, static_cast<float>(scale2), 0},
+  };
+  GroupMember members[GROUP_MOST];
+  group_by_layers(pool, members, present_members(all, members), x, m, k, linear_int8);
+}
+
 static void logits_int8(Pool* pool, float* out, const float* h, const void* w, int64_t format, int64_t rows, int64_t vocab, int64_t hidden, double softcap,
                         double logitScale) {
   linear_int8(pool, out, h, w, format, rows, vocab, hidden, nullptr, nullptr, nullptr, 0, 0);
@@ -485,5 +499,6 @@ static void logits_int8(Pool* pool, float* out, const float* h, const void* w, i
 
 static void int8_fill(KernelTable& t) {
   t.linear = linear_int8;
+  t.linearGroup = linearGroup_int8;
   t.logits = logits_int8;
 }

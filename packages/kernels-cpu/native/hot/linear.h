@@ -537,6 +537,28 @@ static void linear(Pool* pool, float* y, const float* x, const void* w, int64_t 
   product_run(pool, g, true);
 }
 
+// The layers that are there, in order; how many.
+static int present_members(const GroupMember (&all)[GROUP_MOST], GroupMember* members) {
+  int count = 0;
+  for (const GroupMember& e : all) {
+    if (e.n > 0) members[count++] = e;
+  }
+  return count;
+}
+
+// The layers of a group one after the other, by a linear layer of any precision.
+static void group_by_layers(Pool* pool, const GroupMember* members, int count, const float* x, int64_t m, int64_t k, decltype(&linear) layer) {
+  for (int g = 0; g < count; g++) {
+    const GroupMember& e = members[g];
+    float* t = nullptr;
+    if (e.r > 0) {
+      t = static_cast<float*>(pool_shared(pool, SLOT_GROUP, static_cast<size_t>(m * e.r) * 4));
+      matmul(pool, t, x, e.a, m, e.r, k, 0, 1, static_cast<double>(e.scale), 0);
+    }
+    layer(pool, e.y, x, e.w, e.format, m, e.n, k, e.bias, t, e.b, e.r, 0);
+  }
+}
+
 static void linearGroup(Pool* pool, const float* x, int64_t m, int64_t k, float* y0, const void* w0, int64_t format0, int64_t n0, const float* bias0,
                         const float* a0, const float* b0, int64_t r0, double scale0, float* y1, const void* w1, int64_t format1, int64_t n1, const float* bias1,
                         const float* a1, const float* b1, int64_t r1, double scale1, float* y2, const void* w2, int64_t format2, int64_t n2, const float* bias2,
@@ -548,24 +570,10 @@ static void linearGroup(Pool* pool, const float* x, int64_t m, int64_t k, float*
       {y2, w2, format2, n2, bias2, nullptr, a2, b2, a2 ? r2 : 0, static_cast<float>(scale2), 0},
   };
   GroupMember members[GROUP_MOST];
-  int count = 0;
-  for (const GroupMember& e : all) {
-    if (e.n > 0) members[count++] = e;
-  }
+  const int count = present_members(all, members);
   if (count == 0) return;
-  if (m <= SKINNY && k > 0) {
-    skinny_group(pool, members, count, x, m, k);
-    return;
-  }
-  for (int g = 0; g < count; g++) {
-    const GroupMember& e = members[g];
-    float* t = nullptr;
-    if (e.r > 0) {
-      t = static_cast<float*>(pool_shared(pool, SLOT_GROUP, static_cast<size_t>(m * e.r) * 4));
-      matmul(pool, t, x, e.a, m, e.r, k, 0, 1, static_cast<double>(e.scale), 0);
-    }
-    linear(pool, e.y, x, e.w, e.format, m, e.n, k, e.bias, t, e.b, e.r, 0);
-  }
+  if (m <= SKINNY && k > 0) skinny_group(pool, members, count, x, m, k);
+  else group_by_layers(pool, members, count, x, m, k, linear);
 }
 
 static void linearBackwardInput(Pool* pool, float* dx, const float* dy, const void* w, int64_t format, int64_t m, int64_t n, int64_t k, const float* dt,

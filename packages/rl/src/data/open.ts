@@ -3,7 +3,6 @@ import { SlothError, isSlothError, type ConfigSchema } from "@sloth/core"
 import {
   normaliseMessages,
   prepareExamples,
-  readRows,
   splitHeldOut,
   type DataRow,
   type PrepareOptions,
@@ -12,6 +11,7 @@ import {
   type SourceRow,
 } from "@sloth/data"
 import type { Objective, OpenedRows, TrainingUnit } from "@sloth/train"
+import { readSource } from "./source.ts"
 import type { ScoredText } from "../preference/completions-unit.ts"
 import type { PreferenceExample, RatedExample } from "./examples.ts"
 import { previewCompletions } from "./preview.ts"
@@ -254,22 +254,6 @@ const bytesOf = ({ tokens, scored }: ScoredText): Buffer =>
     Buffer.from(tokens.buffer, tokens.byteOffset, tokens.byteLength),
     Buffer.from(scored.buffer, scored.byteOffset, scored.byteLength),
   ])
-
-const readSource = async (
-  source: string | readonly string[] | readonly object[],
-  options: PreferenceOptions,
-): Promise<readonly SourceRow[]> => {
-  const paths = typeof source === "string" ? [source] : source
-  const rows: readonly SourceRow[] =
-    paths.length > 0 && paths.every((item) => typeof item === "string")
-      ? await readRows(paths as readonly string[], options)
-      : (paths as readonly object[]).map((row) => ({ row }))
-  if (rows.length > 0) return rows
-  throw new SlothError("SLOTH_DATA_EMPTY", {
-    what: "There are no rows.",
-    next: "Check the file, or the list given.",
-  })
-}
 
 const finish = <Row extends { readonly row: number }>(
   { examples, report, forms }: Prepared<Row>,

@@ -4,16 +4,15 @@ import {
   describeOrigin,
   normaliseMessages,
   previewExample,
-  readRows,
   renderChat,
   splitHeldOut,
   type ChatMessage,
   type RowOrigin,
-  type SourceRow,
 } from "@sloth/data"
 import { chatPrompt, textPrompt } from "@sloth/infer"
 import type { Tokenizer } from "@sloth/model"
 import type { PreferenceData, PreferenceOptions } from "./open.ts"
+import { readSource } from "./source.ts"
 
 /** A prompt that completions are sampled for, with everything its row says. */
 export interface PromptExample {
@@ -107,13 +106,7 @@ export const openPrompts = async (
   options: PreferenceOptions,
 ): Promise<PreferenceData<PromptExample>> => {
   const { tokenizer, maxLength, onBadRow = "error" } = options
-  const paths = typeof source === "string" ? [source] : source
-  const sources: readonly SourceRow[] =
-    paths.length > 0 && paths.every((item) => typeof item === "string")
-      ? await readRows(paths as readonly string[], options)
-      : (paths as readonly object[]).map((row) => ({ row }))
-  if (sources.length === 0)
-    throw new SlothError("SLOTH_DATA_EMPTY", { what: "There are no rows.", next: "Check the file, or the list given." })
+  const sources = await readSource(source, options)
   const examples: PromptExample[] = []
   const reasons: { origin: RowOrigin; reason: string }[] = []
   const hash = createHash("sha256")

@@ -1,26 +1,15 @@
 import { createHash } from "node:crypto"
 import { isSlothError, SlothError } from "@sloth/core"
-import { describeOrigin, readRows, splitHeldOut, type PreviewPiece, type RowOrigin, type SourceRow } from "@sloth/data"
+import { describeOrigin, listValue, splitHeldOut, type PreviewPiece, type RowOrigin, type SourceRow } from "@sloth/data"
 import { textPrompt } from "@sloth/infer"
 import type { StepsExample } from "./examples.ts"
 import type { PreferenceData, PreferenceOptions } from "./open.ts"
+import { readSource } from "./source.ts"
 
 /** What stands after every step. Its token is where the step is judged. */
 export const STEP_SEPARATOR = "\n"
 
 const count = (n: number): string => n.toLocaleString("en-US")
-
-/** A list, also one written as JSON text, as tables hold it. */
-const listOf = (value: unknown): readonly unknown[] | undefined => {
-  if (Array.isArray(value)) return value
-  if (typeof value !== "string" || !value.trimStart().startsWith("[")) return undefined
-  try {
-    const parsed: unknown = JSON.parse(value)
-    return Array.isArray(parsed) ? parsed : undefined
-  } catch {
-    return undefined
-  }
-}
 
 interface StepsRow {
   readonly prompt: string
@@ -38,8 +27,8 @@ export const stepsRow = ({ row, file, line }: SourceRow, index: number): StepsRo
       fields: { row: index, file, line },
     })
   const columns = (typeof row === "object" && row !== null ? row : {}) as Readonly<Record<string, unknown>>
-  const steps = listOf(columns["completions"] ?? columns["steps"])
-  const labels = listOf(columns["labels"])
+  const steps = listValue(columns["completions"] ?? columns["steps"])
+  const labels = listValue(columns["labels"])
   if (typeof columns["prompt"] !== "string" || steps === undefined || labels === undefined)
     throw wrong(
       `there are no rated steps (columns: ${Object.keys(columns).join(", ") || "none"}).`,
@@ -82,13 +71,7 @@ export const openSteps = async (
       next: "Leave it out.",
       fields: { overlong, mask },
     })
-  const paths = typeof source === "string" ? [source] : source
-  const sources: readonly SourceRow[] =
-    paths.length > 0 && paths.every((item) => typeof item === "string")
-      ? await readRows(paths as readonly string[], options)
-      : (paths as readonly object[]).map((row) => ({ row }))
-  if (sources.length === 0)
-    throw new SlothError("SLOTH_DATA_EMPTY", { what: "There are no rows.", next: "Check the file, or the list given." })
+  const sources = await readSource(source, options)
   const separator = tokenizer.encode(STEP_SEPARATOR)
   const reasons: { origin: RowOrigin; reason: string }[] = []
   const hash = createHash("sha256")
