@@ -31,6 +31,8 @@ export interface CommandInput<O> {
   readonly settings: Readonly<Record<string, unknown>>
   /** Flags of {@link MethodFlags} that were given, parsed. */
   readonly methodSettings: Readonly<Record<string, unknown>>
+  /** Flags of the environment that were given, parsed. */
+  readonly environmentSettings: Readonly<Record<string, unknown>>
   /** Flags that say which plugins and which backend to use; empty for commands that need none. */
   readonly session: SessionFlags
   readonly terminal: Terminal
@@ -65,6 +67,8 @@ export interface CliCommand<O = never> {
   readonly takesMethod?: boolean
   /** The settings of the method, once it is known. */
   readonly method?: MethodFlags
+  /** The settings of the environment, once it is known. */
+  readonly environment?: MethodFlags
   /** True when it works with models: it gets the session flags. */
   readonly session: boolean
   /** One-letter forms by option key. */

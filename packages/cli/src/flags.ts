@@ -3,6 +3,7 @@ import { Argument, Flag } from "effect/cli"
 import { configError, decodeConfig, describeConfig, isSlothError, keyToFlag, parseFlags } from "@sloth/core"
 import type { ConfigIssue, ConfigSchema, FieldDescription, FlagValue } from "@sloth/core"
 import type { CliCommand } from "./command.ts"
+import type { MethodFlags } from "./method-flags.ts"
 import { SessionFlagsSchema } from "./session-flags.ts"
 
 /** A group of flags of a command, as help shows them. */
@@ -25,6 +26,9 @@ export const flagGroups = (command: CliCommand): readonly FlagGroup[] => {
   return [
     group("Flags", command.options),
     ...(command.method === undefined ? [] : [group(command.method.title, command.method.schema, command.method.flags)]),
+    ...(command.environment === undefined
+      ? []
+      : [group(command.environment.title, command.environment.schema, command.environment.flags)]),
     ...(command.settings === undefined ? [] : [group(command.settings.title, command.settings.schema)]),
     ...(command.session ? [group("Plugins and backend", SessionFlagsSchema)] : []),
   ].filter(({ fields }) => fields.length > 0)
@@ -81,6 +85,7 @@ export interface ReadFlags {
   readonly options: unknown
   readonly settings: Readonly<Record<string, unknown>>
   readonly methodSettings: Readonly<Record<string, unknown>>
+  readonly environmentSettings: Readonly<Record<string, unknown>>
   readonly session: Readonly<Record<string, unknown>>
   readonly positionals: readonly string[]
 }
@@ -142,15 +147,20 @@ export const readFlags = (command: CliCommand, parsed: Readonly<Record<string, u
   const session = wrong.try(() => decodeConfig(SessionFlagsSchema, groups.get(SessionFlagsSchema) ?? {}, name))
   const settings = (command.settings === undefined ? undefined : groups.get(command.settings.schema)) ?? {}
   if (command.settings !== undefined) wrong.try(() => decodeConfig(command.settings!.schema, settings, name))
-  const methodSettings = (command.method === undefined ? undefined : groups.get(command.method.schema)) ?? {}
-  if (command.method !== undefined)
-    wrong.try(() => decodeConfig(command.method!.schema, methodSettings, name), command.method.flags)
+  const chosen = (flags: MethodFlags | undefined): Record<string, unknown> => {
+    if (flags === undefined) return {}
+    const given = groups.get(flags.schema) ?? {}
+    wrong.try(() => decodeConfig(flags.schema, given, name), flags.flags)
+    return given
+  }
+  const methodSettings = chosen(command.method)
+  const environmentSettings = chosen(command.environment)
   wrong.throw()
   const positionals = (command.positionals ?? []).flatMap((positional) => {
     const value = given(parsed[`argument:${positional.name}`])
     return value === undefined ? [] : Array.isArray(value) ? (value as string[]) : [String(value)]
   })
-  return { options, settings, methodSettings, session: session ?? {}, positionals }
+  return { options, settings, methodSettings, environmentSettings, session: session ?? {}, positionals }
 }
 
 /** The flag that was probably meant: by spelling, or by the name that another tool gives the same setting. */

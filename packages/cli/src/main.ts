@@ -83,11 +83,15 @@ export const main = async (argv: readonly string[], terminal: Terminal = process
       Effect.tryPromise({
         try: async () => {
           if (command === undefined) return
-          const { options, settings, methodSettings, session, positionals } = readFlags(command, parsed)
+          const { options, settings, methodSettings, environmentSettings, session, positionals } = readFlags(
+            command,
+            parsed,
+          )
           const returned = await command.run({
             options,
             settings,
             methodSettings,
+            environmentSettings,
             session,
             positionals,
             terminal,

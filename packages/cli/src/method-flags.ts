@@ -1,6 +1,7 @@
-import { describeConfig, findConfig, keyToFlag, silentLogger, type ConfigSchema } from "@sloth/core"
+import { resolve } from "node:path"
+import { describeConfig, findConfig, isSlothError, keyToFlag, silentLogger, type ConfigSchema } from "@sloth/core"
 import type { CliCommand, SessionFlags } from "./command.ts"
-import { openSession } from "./session.ts"
+import { openSession, type Session } from "./session.ts"
 
 /** Values of a repeated flag, wherever it stands. */
 export const valuesOf = (argv: readonly string[], flag: string): readonly string[] =>
@@ -22,38 +23,80 @@ export interface MethodFlags {
   readonly flags: ReadonlyMap<string, string>
 }
 
-/** Flags for the settings of a method beside flags that are taken. */
-export const methodFlags = (method: string, schema: ConfigSchema, taken: readonly ConfigSchema[]): MethodFlags => {
-  const used = new Set(taken.flatMap((other) => describeConfig(other).map(({ flag }) => flag)))
-  return {
-    title: `Settings of the method ${method}`,
-    schema,
-    flags: new Map(
-      describeConfig(schema).map(({ key, flag }) => [
-        key,
-        used.has(flag) ? keyToFlag(`${method}-${flag.slice(2)}`) : flag,
-      ]),
+/** Flags for the settings of a method, or of an environment, beside flags that are taken; `name` goes in front of a name that is taken. */
+export const methodFlags = (
+  what: "method" | "environment",
+  name: string,
+  schema: ConfigSchema,
+  taken: ReadonlySet<string>,
+): MethodFlags => ({
+  title: `Settings of the ${what} ${name}`,
+  schema,
+  flags: new Map(
+    describeConfig(schema).map(({ key, flag }) => [
+      key,
+      taken.has(flag) ? keyToFlag(`${what === "method" ? name : what}-${flag.slice(2)}`) : flag,
+    ]),
+  ),
+})
+
+/**
+ * Adds the flags of the chosen method, and of the chosen environment, to a command that trains. What does not exist adds none: the command says so when it runs.
+ * Errors: SLOTH_CONFIG_* and SLOTH_PLUGIN_* of composing the plugins; those of finding the environment.
+ */
+export const withMethodFlags = async (command: CliCommand, argv: readonly string[]): Promise<CliCommand> => {
+  if (command.takesMethod !== true) return command
+  const [named] = valuesOf(argv, "--method")
+  const [played] = valuesOf(argv, "--environment")
+  const flags = sessionFlagsOf(argv)
+  if (
+    named === undefined &&
+    played === undefined &&
+    flags.config === undefined &&
+    findConfig(process.cwd()) === undefined
+  )
+    return command
+  await using session = await openSession({ session: flags, logger: silentLogger(), cwd: process.cwd() })
+  const taken = new Set(
+    [command.options, ...(command.settings === undefined ? [] : [command.settings.schema])].flatMap((schema) =>
+      describeConfig(schema).map(({ flag }) => flag),
     ),
+  )
+  const chosen = named ?? session.section("train")["method"]
+  const objective = session.sloth.registry.list("objectives").find(({ name }) => name === chosen)
+  const method =
+    objective?.config === undefined ? undefined : methodFlags("method", objective.name, objective.config, taken)
+  for (const flag of method?.flags.values() ?? []) taken.add(flag)
+  const inFile = session.section("train")["environment"]
+  const place = played ?? (typeof inFile === "string" ? inFile : undefined)
+  const environment =
+    place === undefined ? undefined : await environmentFlags(session, place, played, taken, argv.includes("--help"))
+  return {
+    ...command,
+    ...(method === undefined ? {} : { method }),
+    ...(environment === undefined ? {} : { environment }),
   }
 }
 
-/**
- * Adds the flags of the chosen method to a command that trains. A method that does not exist adds none: the command says so when it runs.
- * Errors: SLOTH_CONFIG_* and SLOTH_PLUGIN_* of composing the plugins.
- */
-export const withMethodFlags = async (command: CliCommand, argv: readonly string[]): Promise<CliCommand> => {
-  if (command.takesMethod !== true || command.settings === undefined) return command
-  const [named] = valuesOf(argv, "--method")
-  const flags = sessionFlagsOf(argv)
-  if (named === undefined && flags.config === undefined && findConfig(process.cwd()) === undefined) return command
-  await using session = await openSession({
-    session: flags,
-    logger: silentLogger(),
-    cwd: process.cwd(),
-  })
-  const method = named ?? session.section("train")["method"]
-  if (typeof method !== "string") return command
-  const schema = session.sloth.registry.list("objectives").find(({ name }) => name === method)?.config
-  if (schema === undefined) return command
-  return { ...command, method: methodFlags(method, schema, [command.options, command.settings.schema]) }
+/** Flags of an environment; none where it cannot be found and only help is wanted. */
+const environmentFlags = async (
+  session: Session,
+  place: string,
+  played: string | undefined,
+  taken: ReadonlySet<string>,
+  help: boolean,
+): Promise<MethodFlags | undefined> => {
+  const [{ findEnvironment }, { environmentSettingsSchema }] = await Promise.all([
+    import("@sloth/sloth"),
+    import("@sloth/rl"),
+  ])
+  const home =
+    played !== undefined || session.configFile === undefined ? process.cwd() : resolve(session.configFile, "..")
+  try {
+    const { factory } = await findEnvironment(session.sloth.registry, home, place)
+    return methodFlags("environment", factory.name, environmentSettingsSchema(factory), taken)
+  } catch (error) {
+    if (help && isSlothError(error)) return undefined
+    throw error
+  }
 }

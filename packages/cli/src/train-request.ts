@@ -4,6 +4,7 @@ import * as Schema from "effect/Schema"
 import { configError, decodeConfig, field, fileError, listRuns, SlothError } from "@sloth/core"
 import { TrainConfigSchema, type TrainConfigInput } from "@sloth/train"
 import { readFileSync } from "node:fs"
+import type { CommandInput } from "./command.ts"
 import type { Session } from "./session.ts"
 import { modelField } from "./session-flags.ts"
 
@@ -23,6 +24,12 @@ export const runFields = {
     .list(Schema.String, {
       description:
         'What sampled completions are judged by: a file that exports rewards, or a name such as "numeric_match"; a weight follows after "=" ("./reward.ts=0.5"). May be repeated.',
+    })
+    .pipe(Schema.optionalKey),
+  environment: field
+    .text({
+      description:
+        'A task that is played in turns, in place of prompts and rewards or beside rewards: a file that exports an environment, or a name: "2048", "number-guess". Its own settings are flags too.',
     })
     .pipe(Schema.optionalKey),
   rollout: field
@@ -69,6 +76,8 @@ export interface TrainInputs {
   readonly method?: string
   readonly settings?: unknown
   readonly rewards?: readonly string[]
+  readonly environment?: string
+  readonly environmentSettings?: unknown
   readonly rollout?: string
   readonly template?: string
   readonly config: TrainConfigInput
@@ -79,6 +88,7 @@ interface Flags {
   readonly data?: readonly string[]
   readonly method?: string
   readonly reward?: readonly string[]
+  readonly environment?: string
   readonly rollout?: string
   readonly template?: string
 }
@@ -88,6 +98,7 @@ const SectionSchema = Schema.Struct({
   data: Schema.optionalKey(Schema.Union([Schema.String, Schema.Array(Schema.String)])),
   method: Schema.optionalKey(Schema.String),
   rewards: Schema.optionalKey(Schema.Union([Schema.String, Schema.Array(Schema.String)])),
+  environment: Schema.optionalKey(Schema.String),
   rollout: Schema.optionalKey(Schema.String),
   template: Schema.optionalKey(Schema.String),
 })
@@ -106,7 +117,7 @@ export const trainInputs = (
   cwd: string,
   flags: Flags,
   settings: Readonly<Record<string, unknown>>,
-  methodSettings: Readonly<Record<string, unknown>> = {},
+  own: Pick<CommandInput<unknown>, "methodSettings" | "environmentSettings">,
   resume = false,
 ): TrainInputs => {
   // A run goes on with its own settings; the file may have changed since.
@@ -115,6 +126,8 @@ export const trainInputs = (
     data,
     method,
     rewards,
+    environment,
+    environmentSettings: fileEnvironment,
     rollout,
     template,
     settings: fileSettings,
@@ -122,7 +135,7 @@ export const trainInputs = (
   } = resume ? {} : session.section("train")
   const fromFile = decodeConfig(
     SectionSchema,
-    { model, data, method, rewards, rollout, template },
+    { model, data, method, rewards, environment, rollout, template },
     { name: "the train section" },
   )
   const home = session.configFile === undefined ? cwd : resolve(session.configFile, "..")
@@ -149,7 +162,11 @@ export const trainInputs = (
     flags.method === undefined || flags.method === fromFile.method
       ? (fileSettings as Readonly<Record<string, unknown>> | undefined)
       : undefined
-  const chosenSettings = Object.keys(methodSettings).length === 0 ? ofFile : { ...ofFile, ...methodSettings }
+  const merged = (
+    below: Readonly<Record<string, unknown>> | undefined,
+    above: Readonly<Record<string, unknown>>,
+  ): Readonly<Record<string, unknown>> | undefined => (Object.keys(above).length === 0 ? below : { ...below, ...above })
+  const chosenSettings = merged(ofFile, own.methodSettings)
   const chosenMethod = flags.method ?? fromFile.method
   // Files of the configuration file start at its folder; names of rewards stay as they are.
   const chosenRewards =
@@ -157,6 +174,16 @@ export const trainInputs = (
     (fromFile.rewards === undefined
       ? undefined
       : [fromFile.rewards].flat().map((place) => (/^\.{1,2}[/\\]/.test(place) ? there(place) : place)))
+  // A file of the command line starts here, one of the configuration file at its folder.
+  const isPath = (place: string): boolean => /^\.{1,2}[/\\]|\.[cm]?[jt]s$/.test(place)
+  const inFile = fromFile.environment
+  const chosenEnvironment = flags.environment ?? (inFile !== undefined && isPath(inFile) ? there(inFile) : inFile)
+  const environmentSettings = merged(
+    flags.environment === undefined || flags.environment === inFile
+      ? (fileEnvironment as Readonly<Record<string, unknown>> | undefined)
+      : undefined,
+    own.environmentSettings,
+  )
   const chosenRollout = flags.rollout ?? fromFile.rollout
   return {
     config: overlay(below, above) as TrainConfigInput,
@@ -165,6 +192,8 @@ export const trainInputs = (
     ...(chosenMethod === undefined ? {} : { method: chosenMethod }),
     ...(chosenSettings === undefined ? {} : { settings: chosenSettings }),
     ...(chosenRewards === undefined ? {} : { rewards: chosenRewards }),
+    ...(chosenEnvironment === undefined ? {} : { environment: chosenEnvironment }),
+    ...(environmentSettings === undefined ? {} : { environmentSettings }),
     ...(chosenRollout === undefined ? {} : { rollout: chosenRollout }),
     ...(templatePath === undefined ? {} : { template: readTemplate(templatePath) }),
   }

@@ -134,6 +134,12 @@ export interface RolloutFactory extends Provided {
   create(model: never, options: never): Awaitable<RolloutEngine>
 }
 
+/** Makes environments of one kind for training; `EnvironmentFactory` of `@sloth/rl` is the full contract. Its name is what `environment` takes. */
+export interface ProvidedEnvironment extends Provided {
+  /** Method syntax on purpose: factories with certain settings fit this slot. */
+  create(settings: never): unknown
+}
+
 /** What a tracker learns when a run starts. */
 export interface RunInfo {
   readonly name: string
@@ -216,6 +222,7 @@ export interface PluginSlots {
   readonly readers: ProvidedReader
   readonly commands: CommandSpec
   readonly rollouts: RolloutFactory
+  readonly environments: ProvidedEnvironment
   readonly callbacks: RunCallback
 }
 

@@ -41,6 +41,7 @@ const slotWords: { readonly [S in SlotName]: string } = {
   readers: "dataset reader",
   commands: "command",
   rollouts: "rollout engine",
+  environments: "environment",
   callbacks: "callback",
 }
 

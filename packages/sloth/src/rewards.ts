@@ -1,7 +1,6 @@
-import { existsSync } from "node:fs"
 import { basename, extname, resolve } from "node:path"
-import { pathToFileURL } from "node:url"
-import { isSlothError, SlothError, type PluginRegistry, type Reward } from "@sloth/core"
+import { SlothError, type PluginRegistry, type Reward } from "@sloth/core"
+import { loadUserModule, namesFile } from "./load-module.ts"
 
 /** A reward: itself, or where it is: a file, or a name that plugins provide, with a weight after "=" ("./reward.ts=0.5"). */
 export type RewardChoice = Reward | string
@@ -31,29 +30,9 @@ const split = (choice: string): { readonly place: string; readonly weight: numbe
   })
 }
 
-const isFile = (place: string): boolean => /^\.{0,2}[/\\]|\.[cm]?[jt]s$|^[A-Za-z]:[/\\]/.test(place)
-
 /** The rewards that a file exports: its default (a reward, a list of them, or a function from completions to scores), else all rewards among its exports. */
 const loadFile = async (path: string): Promise<readonly Reward[]> => {
-  if (!existsSync(path))
-    throw new SlothError("SLOTH_REWARD_NOT_FOUND", {
-      what: `The reward file ${path} does not exist.`,
-      next: "Check the path, or name a reward of the library.",
-      fields: { path },
-    })
-  let loaded: Readonly<Record<string, unknown>>
-  try {
-    loaded = (await import(pathToFileURL(path).href)) as Readonly<Record<string, unknown>>
-  } catch (cause) {
-    if (isSlothError(cause)) throw cause
-    throw new SlothError("SLOTH_REWARD_IMPORT", {
-      what: `The reward file ${path} could not be loaded.`,
-      why: cause instanceof Error ? cause.message : String(cause),
-      next: "Mend it; run it by itself to see where it fails.",
-      fields: { path },
-      cause,
-    })
-  }
+  const loaded = await loadUserModule(path, "reward", "SLOTH_REWARD")
   const chosen = loaded["default"] ?? Object.values(loaded).filter(isReward)
   if (typeof chosen === "function") {
     const name = basename(path, extname(path))
@@ -87,7 +66,7 @@ export const resolveRewards = async (
     }
     const { place, weight } = split(choice)
     const path = resolve(cwd, place)
-    const file = isFile(place)
+    const file = namesFile(place)
     const found = file ? await loadFile(path) : [registry.get("rewards", place)]
     for (const reward of found)
       rewards.push(

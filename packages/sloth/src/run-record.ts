@@ -12,6 +12,9 @@ export interface RunRecord {
   readonly data: readonly string[]
   /** Rewards by name or absolute path; empty where there are none or they were given in code. */
   readonly rewards: readonly string[]
+  /** The environment by name or absolute path, with its settings; absent where there is none or it was given in code. */
+  readonly environment: string | undefined
+  readonly environmentSettings: unknown
   readonly template: string | undefined
   readonly method: string | undefined
   readonly settings: unknown
@@ -24,6 +27,8 @@ export interface RunInputs {
   readonly model: string
   readonly data: readonly string[]
   readonly rewards?: readonly string[]
+  readonly environment?: string
+  readonly environmentSettings?: unknown
   readonly template?: string
 }
 
@@ -40,6 +45,8 @@ export const readRunRecord = (directory: string): RunRecord => {
     model: text(inputs["model"]),
     data: texts(inputs["data"]),
     rewards: texts(inputs["rewards"]),
+    environment: text(inputs["environment"]),
+    environmentSettings: inputs["environmentSettings"] ?? undefined,
     template: text(inputs["template"]),
     method: text(config.details?.["method"]),
     settings: config.details?.["settings"] ?? undefined,

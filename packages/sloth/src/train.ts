@@ -5,8 +5,18 @@ import { SlothError } from "@sloth/core"
 import type { Example } from "@sloth/data"
 import type { ModelFiles } from "@sloth/model"
 import type { Engine } from "@sloth/tensor"
-import type { Objective, OpenedRows, RunPlan, TrainConfig, TrainConfigInput, TrainResult } from "@sloth/train"
+import type { ChosenEnvironment, Environment } from "@sloth/rl"
+import type {
+  Objective,
+  openMethodData,
+  OpenedRows,
+  RunPlan,
+  TrainConfig,
+  TrainConfigInput,
+  TrainResult,
+} from "@sloth/train"
 import type { SlothContext } from "./context.ts"
+import { resolveEnvironment, type EnvironmentChoice } from "./environments.ts"
 import type { OpenedModel, OpenModels } from "./opened-model.ts"
 import { openFiles } from "./opened-model.ts"
 import { resolveModel, type ResolvedModel } from "./resolve-model.ts"
@@ -41,6 +51,10 @@ export interface PlanRequest extends TrainConfigInput {
   readonly settings?: unknown
   /** What completions are judged by, for methods such as grpo: rewards, files, or names that plugins provide; on resuming the run's own when absent. */
   readonly rewards?: readonly RewardChoice[]
+  /** A task that is played in turns, for methods such as grpo: an environment, a file, or a name that plugins provide; completions are then its episodes, and `data` its rows. */
+  readonly environment?: EnvironmentChoice
+  /** The environment's own settings, and `turnTokens` and `turnSeconds`. */
+  readonly environmentSettings?: unknown
   /** Name of the engine that generates during training; the weights in place when absent. */
   readonly rollout?: string
   /** Chat template source; the model's own when absent. */
@@ -90,6 +104,8 @@ const requestKeys = [
   "method",
   "settings",
   "rewards",
+  "environment",
+  "environmentSettings",
   "rollout",
   "template",
   "measure",
@@ -152,6 +168,62 @@ interface Inputs {
   readonly prepared: PreparedRun
 }
 
+/**
+ * Rows of an environment as a method reads them, with the engine and the reward of its episodes. Errors: SLOTH_TRAIN_ENVIRONMENT for a method that samples nothing, and those of
+ * `environmentTraining`.
+ */
+const openEpisodes = async (
+  objective: Objective<Example>,
+  chosen: ChosenEnvironment,
+  source: string | readonly string[] | readonly object[],
+  config: TrainConfig,
+  how: Parameters<typeof openMethodData>[3],
+  rollout: RolloutFactory | undefined,
+): Promise<{ readonly data: OpenedRows<unknown>; readonly rollout: RolloutFactory; readonly reward: Reward }> => {
+  const [{ decodeSettings, isOnline, openMethodData: open }, { readRows }, { environmentTraining }] = await Promise.all(
+    [import("@sloth/train"), import("@sloth/data"), import("@sloth/rl")],
+  )
+  const { environment, turns } = chosen
+  if (!isOnline(objective))
+    throw new SlothError("SLOTH_TRAIN_ENVIRONMENT", {
+      what: `The method "${objective.name}" plays no environment: it samples nothing during training.`,
+      next: "Leave the environment out, or choose a method such as grpo.",
+      fields: { method: objective.name, environment: environment.name },
+    })
+  const read = async (from: typeof source): Promise<readonly object[]> => {
+    const paths = typeof from === "string" ? [from] : from
+    if (paths.length === 0 || typeof paths[0] !== "string") return paths as readonly object[]
+    const found = await readRows(paths as readonly string[], { registry: how.registry })
+    return found.map(({ row }) => (typeof row === "object" && row !== null ? row : { prompt: row }))
+  }
+  const rows = await read(source)
+  const { evalData, ...rest } = config
+  const evaluation = evalData === undefined ? [] : await read(evalData)
+  const { onRewardError } = decodeSettings(objective, how.settings) as { readonly onRewardError?: string }
+  const made = await environmentTraining(environment as Environment<object, never>, [...rows, ...evaluation], {
+    ...turns,
+    tokenizer: how.tokenizer,
+    onError: onRewardError === "null" ? "null" : "throw",
+    ...(how.template === undefined ? {} : { template: how.template }),
+    ...(how.signal === undefined ? {} : { signal: how.signal }),
+    ...(rollout === undefined ? {} : { rollout }),
+  })
+  const data = await open(objective, made.rows.slice(0, rows.length), rest as TrainConfig, how)
+  const heldOut =
+    evaluation.length === 0
+      ? data.heldOut
+      : (await open(objective, made.rows.slice(rows.length), { ...rest, evalFraction: 0 } as TrainConfig, how)).examples
+  return {
+    data: {
+      ...data,
+      heldOut,
+      statement: `${data.statement.replace(/\.$/, "")}; episodes of the environment "${environment.name}".`,
+    },
+    rollout: made.rollout,
+    reward: made.reward,
+  }
+}
+
 const prepareInputs = async (context: SlothContext, request: TrainRequest): Promise<Inputs> => {
   const { openMethodData, readTrainConfig, resolveTrainConfig } = await import("@sloth/train")
   const asked = absolutePaths(context.cwd, configOf(request))
@@ -171,7 +243,18 @@ const prepareInputs = async (context: SlothContext, request: TrainRequest): Prom
   const objective = context.registry.get("objectives", request.method ?? record?.method ?? "sft") as Objective<Example>
   const model = request.model ?? record?.model
   if (model === undefined) throw needed("model")
-  const data = request.data ?? (record === undefined || record.data.length === 0 ? undefined : record.data)
+  const asIs = request.data ?? (record === undefined || record.data.length === 0 ? undefined : record.data)
+  const played = request.environment ?? record?.environment
+  const chosen =
+    played === undefined
+      ? undefined
+      : await resolveEnvironment(
+          context.registry,
+          context.cwd,
+          played,
+          request.environmentSettings ?? record?.environmentSettings,
+        )
+  const data = asIs ?? chosen?.environment.rows
   if (data === undefined) throw needed("data")
   const template = request.template ?? record?.template
   const source = await resolveModel(context, model, { signal: request.signal })
@@ -191,26 +274,37 @@ const prepareInputs = async (context: SlothContext, request: TrainRequest): Prom
     context.cwd,
     request.rewards ?? record?.rewards ?? [],
   )
-  const dataset = await openMethodData(objective, isRows(data) ? data : dataPaths(context.cwd, data), resolved, {
+  const registered = request.rollout === undefined ? undefined : context.registry.get("rollouts", request.rollout)
+  const how = {
     settings,
     tokenizer: files.tokenizer,
     registry: await context.readers(),
     cacheDir: context.paths.cache,
     ...(template === undefined ? {} : { template }),
     ...(request.signal === undefined ? {} : { signal: request.signal }),
-  })
+  }
+  const rows = isRows(data) ? data : dataPaths(context.cwd, data)
+  const episodes =
+    chosen === undefined ? undefined : await openEpisodes(objective, chosen, rows, resolved, how, registered)
+  const dataset = episodes?.data ?? (await openMethodData(objective, rows, resolved, how))
   return {
     config,
     resolved,
     record,
     objective,
     settings,
-    rewards,
-    rollout: request.rollout === undefined ? undefined : context.registry.get("rollouts", request.rollout),
+    rewards: episodes === undefined ? rewards : [episodes.reward, ...rewards],
+    rollout: episodes?.rollout ?? registered,
     inputs: {
       model: source.pinned,
-      data: dataPaths(context.cwd, data),
+      data: asIs === undefined ? [] : dataPaths(context.cwd, asIs),
       ...(names === undefined || names.length === 0 ? {} : { rewards: names }),
+      ...(chosen?.name === undefined
+        ? {}
+        : {
+            environment: chosen.name,
+            environmentSettings: request.environmentSettings ?? record?.environmentSettings ?? null,
+          }),
       ...(template === undefined ? {} : { template }),
     },
     prepared: { source, files, data: dataset },
@@ -253,7 +347,7 @@ export const nextRunFolder = (runs: string, prefix: string): string => {
 /** Plans a run and touches nothing. Errors: those of `planRun`, of opening the model and of preparing the data. */
 export const planTraining = async (context: SlothContext, request: PlanRequest): Promise<PlanOutcome> => {
   const { planRun } = await import("@sloth/train")
-  const { config, resolved, objective, settings, rewards, prepared } = await prepareInputs(context, request)
+  const { config, resolved, objective, settings, rewards, rollout, prepared } = await prepareInputs(context, request)
   const { engine, release } = await engineFor(context, resolved)
   try {
     const plan = await planRun({
@@ -263,6 +357,7 @@ export const planTraining = async (context: SlothContext, request: PlanRequest):
       config,
       objective,
       rewards,
+      ...(rollout === undefined ? {} : { rollout }),
       ...(settings === undefined ? {} : { settings }),
       ...(request.measure === undefined ? {} : { measure: request.measure }),
       ...(request.signal === undefined ? {} : { signal: request.signal }),

@@ -30,7 +30,7 @@ export const command = defineCommand({
   run: (input) =>
     withSession(input, async (session) => {
       const { json, ...flags } = input.options
-      const { config, ...inputs } = trainInputs(session, input.cwd, flags, input.settings, input.methodSettings)
+      const { config, ...inputs } = trainInputs(session, input.cwd, flags, input.settings, input)
       const { plan, ...prepared } = await session.sloth.plan({ ...config, ...inputs, method: inputs.method as never })
       const { terminal } = input
       if (json) terminal.print(JSON.stringify(plan))

@@ -23,6 +23,25 @@ const rewardsOf = (sample: SampleRecord): Readonly<Record<string, number | null>
 const scoreOf = (sample: SampleRecord, reward: string | undefined): number | undefined =>
   reward === undefined ? numberOf(sample, "reward") : (rewardsOf(sample)[reward] ?? undefined)
 
+/** A turn of an episode. */
+interface Turn {
+  readonly text: string
+  readonly tokens: number
+  readonly reward: number
+  readonly answer: readonly { readonly role: string; readonly content: string }[]
+}
+
+const turnsOf = (sample: SampleRecord): readonly Turn[] | undefined =>
+  Array.isArray(sample["turns"]) ? (sample["turns"] as readonly Turn[]) : undefined
+
+/** What was said in an episode, line by line: each turn with what it earned, and what the environment answered. */
+const dialogue = (turns: readonly Turn[]): readonly { readonly text: string; readonly faint: boolean }[] =>
+  turns.flatMap(({ text, tokens, reward, answer }, i) => [
+    { text: `turn ${i + 1}: ${shown(reward)} for ${tokens} tokens`, faint: true },
+    { text: text.trim() || "(nothing)", faint: false },
+    ...answer.map(({ role, content }) => ({ text: `${role}: ${content.trim()}`, faint: true })),
+  ])
+
 const shown = (value: number | null | undefined): string =>
   value === null || value === undefined ? "-" : String(Number(value.toFixed(3)))
 
@@ -148,16 +167,30 @@ export const command = defineCommand({
         `step ${sample.step}`,
         `row ${String(sample["row"])}.${String(sample["index"])}`,
         `${String(sample["tokens"])} tokens${sample["finish"] === "length" ? ", cut" : ""}`,
+        ...(turnsOf(sample) === undefined
+          ? []
+          : [
+              `turns ${turnsOf(sample)!
+                .map(({ reward: earned }) => shown(earned))
+                .join(" ")}, ended: ${String(sample["ended"])}`,
+            ]),
         `advantage ${shown(numberOf(sample, "advantage"))}`,
         ...(names.length > 1 ? names.map((name) => `${name} ${shown(rewardsOf(sample)[name])}`) : []),
       ].join(dim(" · "))
       terminal.print()
       terminal.print(`${cyan(shown(numberOf(sample, "reward")).padStart(7))}  ${facts}`)
       const texts = [questionOf(sample["prompt"]).trim(), completion] as const
+      const turns = turnsOf(sample)
+      const parts =
+        turns === undefined
+          ? [
+              { text: texts[0], faint: true },
+              { text: texts[1], faint: false },
+            ]
+          : [{ text: texts[0], faint: true }, ...dialogue(turns)]
       if (options.full)
-        for (const [i, text] of texts.entries())
-          for (const line of wrapText(text, terminal.width - 11))
-            terminal.print(`         ${i === 0 ? dim(line) : line}`)
+        for (const { text, faint } of parts)
+          for (const line of wrapText(text, terminal.width - 11)) terminal.print(`         ${faint ? dim(line) : line}`)
       else
         for (const [i, text] of texts.entries()) {
           const line = clip(text.replace(/\s+/g, " "), terminal.width - 10)

@@ -95,14 +95,7 @@ export const command = defineCommand({
       const { terminal } = input
       const { json, resume, tracker, sample, ...flags } = input.options
       if (resume === undefined) refuseWords(input.positionals)
-      const { config, ...inputs } = trainInputs(
-        session,
-        input.cwd,
-        flags,
-        input.settings,
-        input.methodSettings,
-        resume !== undefined,
-      )
+      const { config, ...inputs } = trainInputs(session, input.cwd, flags, input.settings, input, resume !== undefined)
       const display = new TrainingDisplay(terminal)
       const interrupt = interruptible(() => display.stopping())
       try {

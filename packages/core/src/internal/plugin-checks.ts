@@ -33,6 +33,7 @@ const slotShape: { readonly [S in SlotName]: readonly (readonly [string, (value:
     ["run", isFunction, "a function"],
   ],
   rollouts: [["create", isFunction, "a function"]],
+  environments: [["create", isFunction, "a function"]],
   callbacks: [["on", (value) => typeof value === "object" && value !== null, "an object of handlers"]],
 }
 

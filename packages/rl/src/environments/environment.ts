@@ -63,6 +63,10 @@ export interface Environment<Row = Readonly<Record<string, unknown>>, State = un
   readonly tools?: readonly Tool<State>[]
   /** Most turns of the model; 8 when absent. */
   readonly maxTurns?: number
+  /** What is played where no data are named: empty rows, one an episode's group, where episodes differ by their seed alone. */
+  readonly rows?: readonly Row[]
+  /** Called once before a run that plays it: the place to fail when something is missing (an interpreter, a service). */
+  ready?(): Awaitable<void>
   /** Begins an episode: what the model is told first, and a state that is this episode's own. The same row and seed begin the same episode. */
   reset(
     row: Row,
@@ -81,6 +85,11 @@ export const defineEnvironment = <Row, State>(environment: Environment<Row, Stat
   const fault = (what: string, next: string): SlothError =>
     new SlothError("SLOTH_ENVIRONMENT_DEFINITION", { what, next, fields: { environment: name } })
   if (typeof name !== "string" || name === "") throw fault("An environment has no name.", "Give it one.")
+  if (typeof environment.reset !== "function")
+    throw fault(
+      `The environment "${name}" has no function reset.`,
+      "Let reset(row, seed) return { messages, state }: what the model is told first.",
+    )
   if (!Number.isInteger(maxTurns) || maxTurns < 1)
     throw fault(`The environment "${name}" has ${maxTurns} turns.`, "Give maxTurns a whole number from 1.")
   const twice = tools.find((tool, i) => tools.findIndex((other) => other.name === tool.name) !== i)

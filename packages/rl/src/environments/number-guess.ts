@@ -24,9 +24,11 @@ export const numberGuess = ({ high = 100, guesses = 8 }: NumberGuessOptions = {}
   Readonly<Record<string, unknown>>,
   GuessState
 > =>
-  defineEnvironment({
+  defineEnvironment<Readonly<Record<string, unknown>>, GuessState>({
     name: "number_guess",
     maxTurns: guesses,
+    // Episodes differ by their seed alone.
+    rows: Array.from({ length: 64 }, () => ({})),
     reset: (row, seed) => {
       const top = typeof row["high"] === "number" ? row["high"] : high
       if (!Number.isInteger(top) || top < 2)

@@ -1,7 +1,8 @@
-import { isSlothError, SlothError, type Completion, type RolloutEngine, type SamplingOptions } from "@sloth/core"
+import { SlothError, type Completion, type RolloutEngine, type SamplingOptions } from "@sloth/core"
 import { requestSeed } from "@sloth/infer"
 import type { Tokenizer } from "@sloth/model"
 import type { SampledCompletion } from "../online/sampled-unit.ts"
+import { environmentError, guarded } from "../internal/environment-guard.ts"
 import { Dialogue } from "./dialogue.ts"
 import {
   callTools,
@@ -41,6 +42,8 @@ export interface EpisodeTurn {
   readonly text: string
   readonly calls: AssistantTurn["calls"]
   readonly reward: number
+  /** What was said to the model then: results of tools and messages of the environment. */
+  readonly answer: readonly EpisodeMessage[]
 }
 
 /** A finished episode. Arrays have an entry a token. */
@@ -107,46 +110,12 @@ export const runEpisodes = async <Row, State>(
   const live: Live<State>[] = []
   const opened: State[] = []
 
-  /** Runs a part of the environment with its limit. */
-  const guarded = async <A>(work: (context: EnvironmentContext) => A | Promise<A>): Promise<A> => {
-    const stop = new AbortController()
-    const abort = (): void => stop.abort(signal?.reason)
-    signal?.addEventListener("abort", abort, { once: true })
-    let timer: ReturnType<typeof setTimeout> | undefined
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        const error = new SlothError("SLOTH_ENVIRONMENT_TIMEOUT", {
-          what: `The environment "${environment.name}" has not answered in ${turnSeconds} s.`,
-          next: "Make it faster, raise turnSeconds, or let failing episodes count as null.",
-          fields: { environment: environment.name, turnSeconds },
-        })
-        reject(error)
-        stop.abort(error)
-      }, turnSeconds * 1000)
-      stop.signal.addEventListener("abort", () => reject(stop.signal.reason), { once: true })
-    })
-    const metric = (name: string, value: number): void => {
-      if (!stop.signal.aborted && Number.isFinite(value)) noted.set(name, [...(noted.get(name) ?? []), value])
-    }
-    try {
-      return await Promise.race([Promise.resolve().then(() => work({ signal: stop.signal, metric })), late])
-    } finally {
-      clearTimeout(timer)
-      signal?.removeEventListener("abort", abort)
-      late.catch(() => undefined)
-    }
-  }
+  const metric = (name: string, value: number): void => void noted.set(name, [...(noted.get(name) ?? []), value])
+  const limited = <A>(work: (context: EnvironmentContext) => A | Promise<A>): Promise<A> =>
+    guarded({ environment: environment.name, turnSeconds, signal, metric }, work)
   const failed = (cause: unknown): SlothError => {
     signal?.throwIfAborted()
-    const error =
-      isSlothError(cause) && cause.code.startsWith("SLOTH_ENVIRONMENT_")
-        ? cause
-        : new SlothError("SLOTH_ENVIRONMENT_FAILED", {
-            what: `The environment "${environment.name}" failed: ${cause instanceof Error ? cause.message : String(cause)}`,
-            next: "Mend it, or let failing episodes count as null.",
-            fields: { environment: environment.name },
-            cause,
-          })
+    const error = environmentError(environment.name, cause)
     if (onError === "throw") throw error
     return error
   }
@@ -158,7 +127,7 @@ export const runEpisodes = async <Row, State>(
         const base = { row, index, tokens: [], mask: [], logprobs: [], turns: [] }
         try {
           // Episodes of a row begin the same, so that their rewards can be compared and their prompt is computed once.
-          const { messages, state } = await guarded((context) =>
+          const { messages, state } = await limited((context) =>
             environment.reset(columns, requestSeed(seed, row, 0), context),
           )
           opened.push(state)
@@ -198,12 +167,12 @@ export const runEpisodes = async <Row, State>(
           const text = "text" in completion && calls.length === 0 ? String(completion.text) : said
           const before = [...episode.messages]
           episode.messages.push({ role: "assistant", content: text })
-          const turnDone = (reward: number): void => {
-            episode.turns.push({ start, end: start + completion.tokens.length, text, calls, reward })
+          const turnDone = (reward: number, answer: readonly EpisodeMessage[]): void => {
+            episode.turns.push({ start, end: start + completion.tokens.length, text, calls, reward, answer })
           }
           const usable = tools.length > 0 ? calls : []
           try {
-            const { results, step } = await guarded(async (context) => {
+            const { results, step } = await limited(async (context) => {
               const answers = await callTools(tools, usable, episode.state, context)
               const spoken: AssistantTurn = {
                 turn,
@@ -226,12 +195,12 @@ export const runEpisodes = async <Row, State>(
                 next: "Give a finite number.",
                 fields: { environment: environment.name, turn },
               })
-            turnDone(reward)
             const mistakes =
               environment.step === undefined && tools.length > 0
                 ? malformed.map((why) => ({ role: "user", content: why }))
                 : []
             const added = [...dialogue.results(results, before), ...mistakes, ...(step.messages ?? [])]
+            turnDone(reward, added)
             if (step.done ?? added.length === 0) episode.ended = "done"
             // A turn that was cut off has no end that the next could follow.
             else if (completion.finishReason === "length") episode.ended = "length"
@@ -242,12 +211,17 @@ export const runEpisodes = async <Row, State>(
             }
             const ids = dialogue.between(before, added, completion.tokens.at(-1))
             episode.messages.push(...added)
+            // Without room for another turn, what the environment said last is not written: no episode is longer than the plan holds.
+            if (episode.tokens.length + ids.length + sampling.maxTokens > maxTokens) {
+              episode.ended = "length"
+              return
+            }
             episode.tokens.push(...ids)
             episode.mask.push(...ids.map(() => 0))
             episode.logprobs.push(...ids.map(() => 0))
           } catch (cause) {
             const error = failed(cause)
-            if (episode.turns.length <= turn) turnDone(0)
+            if (episode.turns.length <= turn) turnDone(0, [])
             episode.ended = endOf(error)
             episode.error = error
           }

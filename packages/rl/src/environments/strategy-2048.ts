@@ -146,6 +146,13 @@ export const strategy2048 = (
   return defineEnvironment<unknown, { readonly seed: number; best: number | undefined }>({
     name: "strategy_2048",
     maxTurns: attempts,
+    // Episodes differ by their seed alone.
+    rows: Array.from({ length: 64 }, () => ({})),
+    // Says before the first step that Python is missing, and checks the board.
+    ready: async () => {
+      void new Game2048({ ...options, seed: 0 })
+      await sandboxOf().warm()
+    },
     reset: (_row, seed) => ({
       messages: [{ role: "user", content: prompt2048(language, options) }],
       state: { seed: seed >>> 0, best: undefined },

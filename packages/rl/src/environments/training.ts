@@ -3,13 +3,14 @@ import { localRollout } from "@sloth/infer"
 import type { Tokenizer } from "@sloth/model"
 import { defineReward, type DefinedReward } from "../rewards/define-reward.ts"
 import { Dialogue } from "./dialogue.ts"
-import { toolDefinitions, type Environment } from "./environment.ts"
+import { environmentError, guarded } from "../internal/environment-guard.ts"
+import { toolDefinitions, type Environment, type EpisodeMessage } from "./environment.ts"
 import { runEpisodes, type Episode } from "./run-episodes.ts"
 
 /** Options of {@link environmentTraining}. */
 export interface EnvironmentTrainingOptions {
   readonly tokenizer: Tokenizer
-  /** Most tokens of one turn; `maxCompletionLength` of the method, which bounds the whole episode after its prompt, when absent. */
+  /** Most tokens of one turn; an equal share of the method's `maxCompletionLength`, which bounds the whole episode after its prompt, for each of `maxTurns` when absent. */
   readonly turnTokens?: number
   /** Longest time of the environment for a turn, seconds; 30 when absent. */
   readonly turnSeconds?: number
@@ -19,6 +20,7 @@ export interface EnvironmentTrainingOptions {
   readonly rollout?: RolloutFactory
   /** Instead of the tokenizer's chat template; give the data the same. */
   readonly template?: string
+  readonly signal?: AbortSignal
 }
 
 /** What training on an environment takes: rows for the method's `open`, and `rollout` and `rewards` for `train`. */
@@ -32,27 +34,51 @@ export interface EnvironmentTraining {
 interface EpisodeCompletion extends Completion {
   readonly mask: Uint8Array
   readonly text: string
+  readonly details: Readonly<Record<string, unknown>>
 }
+
+/** An episode for `samples.jsonl`: what was said and earned in each turn, and why it ended. */
+const detailsOf = ({ turns, ended, error }: Episode): Readonly<Record<string, unknown>> => ({
+  turns: turns.map(({ start, end, text, reward, answer }) => ({
+    text,
+    tokens: end - start,
+    reward,
+    answer: answer.map(({ role, content }) => ({ role, content: content ?? "" })),
+  })),
+  ended,
+  ...(error === undefined ? {} : { error: error.what }),
+})
 
 /**
  * Makes an environment into what the online methods train on. Each completion is then a whole episode: what the environment said is masked, and the reward is what the
  * episode earned. What an environment says first must depend on the row alone, not on the seed: it is the prompt that the episodes of a group share.
- * Errors: SLOTH_ENVIRONMENT_PROMPT where it depends on more, or where rows cannot be told apart by it; SLOTH_CHAT_TEMPLATE; those of {@link runEpisodes} as it runs.
+ * Every row is begun once, here, so that an environment that fails or hangs is told before a run starts. Errors: SLOTH_ENVIRONMENT_PROMPT where the beginning depends on
+ * more, or where rows cannot be told apart by it; SLOTH_ENVIRONMENT_FAILED, SLOTH_ENVIRONMENT_TIMEOUT; SLOTH_CHAT_TEMPLATE; those of {@link runEpisodes} as it runs.
  */
 export const environmentTraining = async <Row extends object, State>(
   environment: Environment<Row, State>,
   rows: readonly Row[],
   options: EnvironmentTrainingOptions,
 ): Promise<EnvironmentTraining> => {
-  const { tokenizer, template, turnTokens = Number.POSITIVE_INFINITY, turnSeconds, onError = "throw" } = options
+  const { tokenizer, template, turnTokens, turnSeconds = 30, onError = "throw" } = options
   const tools = toolDefinitions(environment.tools ?? [])
   const dialogue = new Dialogue(tokenizer, tools, template)
   const byPrompt = new Map<string, Row>()
   const made: Readonly<Record<string, unknown>>[] = []
-  const context = { signal: new AbortController().signal, metric: () => undefined }
+  const limits = { environment: environment.name, turnSeconds, signal: options.signal }
+  const attempt = async <A>(work: () => Promise<A>): Promise<A> => {
+    try {
+      return await work()
+    } catch (cause) {
+      options.signal?.throwIfAborted()
+      throw environmentError(environment.name, cause)
+    }
+  }
+  await attempt(async () => environment.ready?.())
   const firstOf = async (row: Row, seed: number) => {
-    const { messages, state } = await environment.reset(row, seed, context)
-    await environment.close?.(state)
+    const begun: unknown = await attempt(() => guarded(limits, (context) => environment.reset(row, seed, context)))
+    const { messages, state } = checkedBeginning<State>(environment.name, begun)
+    await attempt(() => guarded(limits, () => environment.close?.(state)))
     return { messages, key: dialogue.start(messages).join(" ") }
   }
   for (const [index, row] of rows.entries()) {
@@ -91,13 +117,14 @@ export const environmentTraining = async <Row extends object, State>(
           })
         })
         const { seed = 0, ...rest } = sampling
+        const share = Math.max(1, Math.floor(sampling.maxTokens / (environment.maxTurns ?? 8)))
         const run = await runEpisodes(inner, tokenizer, environment, played, {
           count: prompts[0]?.count ?? 1,
-          sampling: { ...rest, maxTokens: Math.min(turnTokens, sampling.maxTokens) },
+          sampling: { ...rest, maxTokens: Math.min(turnTokens ?? share, sampling.maxTokens) },
           maxTokens: sampling.maxTokens,
           seed,
           onError,
-          ...(turnSeconds === undefined ? {} : { turnSeconds }),
+          turnSeconds,
           ...(template === undefined ? {} : { template }),
           ...(signal === undefined ? {} : { signal }),
         })
@@ -113,6 +140,7 @@ export const environmentTraining = async <Row extends object, State>(
             logprobs: episode.logprobs.some(Number.isNaN) ? [] : Array.from(episode.logprobs),
             finishReason: episode.ended === "length" ? "length" : "stop",
             text: tokenizer.decode(tokens, { skipSpecialTokens: true }),
+            details: detailsOf(episode),
           }
         })
       })
@@ -134,6 +162,24 @@ export const environmentTraining = async <Row extends object, State>(
     },
   })
   return { rows: made, rollout, reward }
+}
+
+/** What `reset` gave, checked as far as a plain program can get it wrong. Errors: SLOTH_ENVIRONMENT_RESET. */
+const checkedBeginning = <State>(
+  name: string,
+  begun: unknown,
+): { readonly messages: readonly EpisodeMessage[]; readonly state: State } => {
+  const { messages, state } = (begun ?? {}) as { readonly messages?: unknown; readonly state?: unknown }
+  const isMessage = (value: unknown): boolean =>
+    typeof value === "object" && value !== null && typeof (value as { readonly role?: unknown }).role === "string"
+  if (Array.isArray(messages) && messages.length > 0 && messages.every(isMessage))
+    return { messages: messages as readonly EpisodeMessage[], state: state as State }
+  throw new SlothError("SLOTH_ENVIRONMENT_RESET", {
+    what: `reset of the environment "${name}" gave no messages.`,
+    why: "An episode begins with what the model is told.",
+    next: 'Return { messages: [{ role: "user", content: "..." }], state: ... }.',
+    fields: { environment: name },
+  })
 }
 
 type Play = (

@@ -80,6 +80,8 @@ const stepSeed = (seed: number, step: number, round: number): number => requestS
 interface RicherCompletion extends Completion {
   /** 0 for tokens that an environment wrote. */
   readonly mask?: Uint8Array
+  /** More for its line in `samples.jsonl`. */
+  readonly details?: Readonly<Record<string, unknown>>
 }
 
 /** Engines that can do more than the contract asks for. */
@@ -494,6 +496,7 @@ export class GroupSource implements UnitSource<SampledUnit> {
           rewards: Object.fromEntries(this.#context.rewards.map(({ name }, k) => [name, scores[k]![i]])),
           reward: Number.isNaN(rewards[i]!) ? null : rewards[i]!,
           advantage: typeof advantage === "number" ? advantage : mean(advantage),
+          ...completion.details,
         }
       }),
     )
