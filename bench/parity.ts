@@ -13,7 +13,7 @@ import { flag, number, text } from "./lib/options.ts"
 import { exports_ } from "./parity/exports.ts"
 import { smollm2, tiny } from "./parity/golden.ts"
 import { grpo } from "./parity/grpo.ts"
-import { kill } from "./parity/kill.ts"
+import { kill, killOnline } from "./parity/kill.ts"
 import { preference } from "./parity/preference.ts"
 import { steps, threadsEqual } from "./parity/steps.ts"
 
@@ -25,7 +25,10 @@ const PARTS: Readonly<Record<string, (context: ParityContext) => Promise<void>>>
   threads: threadsEqual,
   preference,
   exports: exports_,
-  kill,
+  kill: async (context) => {
+    await kill(context)
+    await killOnline(context)
+  },
 }
 if (flag("help")) {
   console.log(`bun run parity [options]: Sloth against transformers, PEFT, TRL and llama.cpp; the largest differences beside their bars

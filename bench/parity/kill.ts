@@ -6,6 +6,7 @@ import { listCheckpoints, readEvents, runPaths, type StepEvent } from "@sloth/co
 import { verifyCheckpoint } from "@sloth/train"
 import { writeRandomNano } from "../../tests/support/random-nano.ts"
 import { exactly, type ParityContext } from "../lib/check.ts"
+import { killGrpo, PHASES } from "../../packages/rl/src/internal/testing/kill-grpo.ts"
 import { root } from "../lib/child.ts"
 
 const STEPS = 40
@@ -121,5 +122,35 @@ export const kill = async ({ quick, threads, add, say }: ParityContext): Promise
     add({ what, value: String((error as Error).message), bar: "same bits, no torn file", ok: false })
   } finally {
     rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+/** GRPO runs that are killed in rollouts, scoring and updates end as one that is not, with rollouts made when they are needed and ahead. */
+export const killOnline = async ({ quick, add, say }: ParityContext): Promise<void> => {
+  const kills = quick ? 6 : 20
+  for (const maxStaleness of [0, 4]) {
+    const what = `GRPO, kill -9 at ${kills} instants in rollouts, scoring and updates, maxStaleness ${maxStaleness}`
+    const folder = mkdtempSync(join(tmpdir(), "sloth-kill-grpo-"))
+    try {
+      const report = await killGrpo(folder, { kills, maxStaleness, say: (n) => say(`${what}: ${n} kills`) })
+      const hits = Object.entries(report.hits).map(([phase, n]) => `${n} in ${phase}`)
+      const missed = PHASES.filter((phase) => report.hits[phase] === undefined)
+      add(
+        exactly(
+          what,
+          report.differences.length > 0
+            ? report.differences.join(", ")
+            : missed.length > 0
+              ? `no kill in ${missed.join(" and ")}`
+              : "same bits",
+          "same bits",
+          `${report.kills} kills over ${report.runs} runs: ${hits.join(", ")}`,
+        ),
+      )
+    } catch (error) {
+      add({ what, value: String((error as Error).message), bar: "same bits", ok: false })
+    } finally {
+      rmSync(folder, { recursive: true, force: true })
+    }
   }
 }

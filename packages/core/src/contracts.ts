@@ -119,6 +119,11 @@ export interface RolloutEngine extends AsyncDisposable {
   generate(prompts: readonly TokenPrompt[], options: SamplingOptions): AsyncIterable<Completion>
   /** Told after each update, for engines with a copy of the weights: what is generated next comes from the new ones. */
   weightsChanged?(): void
+  /**
+   * Takes the weights as they are now, once it resolves: what is generated until the next call comes from them, whatever training does meanwhile. Only engines with a copy of the
+   * weights can have it; completions are then sampled beside training. An abort throws the signal's reason.
+   */
+  syncWeights?(signal: AbortSignal): Promise<void>
 }
 
 /** What the options of {@link RolloutFactory.create} have for engines that need a copy of the weights. */

@@ -26,6 +26,8 @@ export interface SourceContext {
   readonly model: CausalLM
   readonly tokenizer: Tokenizer
   readonly config: TrainConfig
+  /** Optimizer steps of the whole run. */
+  readonly steps: number
   /** The method's own settings, decoded. */
   readonly settings: unknown
   /** How the steps will be split, and with what policy. */

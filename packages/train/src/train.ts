@@ -25,6 +25,7 @@ import { AdamW, parameterGroups } from "./optimizer.ts"
 import { writeAdapterFolder } from "./outputs.ts"
 import type { RunPlan } from "./plan.ts"
 import { planUnits } from "./planner.ts"
+import { StepPositions } from "./position.ts"
 import { hashConfig, requireSameConfig } from "./resume.ts"
 import { RunSession } from "./run-session.ts"
 import { SampleLog } from "./sample-log.ts"
@@ -315,6 +316,7 @@ class Training<Row> {
         model,
         tokenizer,
         config,
+        steps: new StepPositions(prepared.units.length, config, prepared.reuse).total,
         settings: prepared.settings,
         split: { tokenBudget: plan.tokenBudget, packing: plan.packing, policy: plan.policy },
         rewards,

@@ -2,7 +2,15 @@ import { afterAll, afterEach, beforeEach, describe, expect, test } from "bun:tes
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { isSlothError, readEvents, registerPlugins, runPaths, type Completion, type StepEvent } from "@sloth/core"
+import {
+  isSlothError,
+  readEvents,
+  registerPlugins,
+  runPaths,
+  type Completion,
+  type Reward,
+  type StepEvent,
+} from "@sloth/core"
 import { LocalRollout, requestSeed } from "@sloth/infer"
 import { savePeftAdapter } from "@sloth/model"
 import { grpo, rloo, type PromptExample } from "@sloth/rl"
@@ -328,6 +336,61 @@ describe("training", () => {
     const off = steps.map(({ metrics }) => metrics!["sampling/sampling_logp_difference/mean"]!)
     expect(off[0]!).toBeLessThan(1e-5)
     for (const d of off.slice(1)) expect(d).toBeGreaterThan(1e-3)
+  })
+
+  test("samples the next completions while training goes on, with the weights it was handed between two updates", async () => {
+    const moments = () => Array.from({ length: 6 }, () => Promise.withResolvers<void>())
+    const [asked, trained] = [moments(), moments()]
+    let requests = 0
+    // Each rollout is asked for by three requests; the server answers those of rollout n once step n - 1 is done.
+    server.options = {
+      gate: async () => {
+        const rollout = Math.floor(requests++ / 3) + 1
+        asked[rollout]!.resolve()
+        if (rollout > 1) await trained[rollout - 1]!.promise
+      },
+    }
+    // The score of rollout n is there when rollout n + 1 has been asked for: before step n, that is, or never.
+    let scored = 0
+    const waiting: Reward = {
+      name: "even",
+      score: async (samples) => {
+        if (++scored < 4) await asked[scored + 1]!.promise
+        return evenTokens.score(samples)
+      },
+    }
+    const { run: path } = await run("beside", {
+      rewards: [waiting],
+      settings: { maxStaleness: 1, rewardTimeout: 20 },
+      config: { steps: 4 },
+      onEvent: (event) => {
+        if (event.type === "step") trained[event.step]!.resolve()
+      },
+    })
+    const steps = events(path).filter((e): e is StepEvent => e.type === "step")
+    const of = (name: string) => steps.map(({ metrics }) => metrics![name]!)
+    expect(of("staleness")).toEqual([0, 1, 1, 1])
+    // Log-probs of the weights of a step before: off by what the update did, and not by rounding.
+    const off = of("sampling/sampling_logp_difference/mean")
+    expect(off[0]!).toBeLessThan(1e-5)
+    for (const d of off.slice(1)) expect(d).toBeGreaterThan(1e-3)
+    for (const r of of("sampling/importance_sampling_ratio/mean").slice(1)) expect(r).not.toBe(1)
+    expect(warnings(path)).toEqual([])
+    expect(server.adapters.size).toBe(0)
+  })
+
+  test("an engine that does not say when it has the weights samples between updates, and that is said", async () => {
+    const factory = vllmRollout({ baseUrl, loraDirectory })
+    const { run: path } = await run("between", {
+      settings: { maxStaleness: 1 },
+      rollout: {
+        ...factory,
+        create: async (m: never, c: never) => Object.assign(await factory.create(m, c), { syncWeights: undefined }),
+      },
+    })
+    const steps = events(path).filter((e): e is StepEvent => e.type === "step")
+    expect(steps.map(({ metrics }) => metrics!["staleness"])).toEqual([0, 1, 1])
+    expect(warnings(path)).toEqual(["SLOTH_RL_NOT_BESIDE"])
   })
 
   test("says where nothing corrects, and nothing where the user chose that", async () => {

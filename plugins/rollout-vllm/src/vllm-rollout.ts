@@ -91,6 +91,11 @@ export class VllmRollout implements RolloutEngine {
     this.#ready = undefined
   }
 
+  /** Hands the adapter over as it is now. Errors: those of {@link generate}. */
+  async syncWeights(signal: AbortSignal): Promise<void> {
+    await this.#current(signal)
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#ready?.catch(() => undefined)
     await this.#adapters.close()

@@ -23,6 +23,8 @@ export interface ServerOptions {
   readonly ids?: "token_ids" | "keys" | "none"
   readonly logprobs?: boolean
   readonly runtimeLora?: boolean
+  /** What completions wait for before they are made. */
+  readonly gate?: () => Promise<void>
 }
 
 /** A server with vLLM's wire format (0.12: completions, models, load and unload of adapters) over a tiny model of our own. */
@@ -118,6 +120,7 @@ export class WireServer implements AsyncDisposable {
     const rollout = this.adapters.get(String(body["model"]))
     if (rollout === undefined)
       return refuse(404, "NotFoundError", `The model \`${String(body["model"])}\` does not exist.`)
+    await this.options.gate?.()
     // One after the other: the engine's scopes are those of one caller.
     const made = this.#turn.then(() => this.#complete(rollout, body))
     this.#turn = made.catch(() => undefined)

@@ -84,6 +84,8 @@ const rewardCharts = (steps: ReportData["steps"]): string => {
     ["seconds/rollout", "Seconds in the rollout"],
     ["seconds/score", "Seconds in the rewards"],
     ["seconds/train", "Seconds in the update"],
+    ["seconds/wait", "Seconds of waiting for a rollout made ahead"],
+    ["staleness", "Steps the sampling weights are behind"],
   ] as const
   return `${chartCard(
     { title: "Mean reward", points: rewards, smooth: true, format: few, width: 1040, height: 320 },

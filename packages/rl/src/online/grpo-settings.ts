@@ -192,7 +192,7 @@ export const grpoSettingsSchema = (defaults: GrpoDefaults) =>
     correction: field
       .choice(["auto", "none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"], {
         description:
-          "Weighs tokens or completions by the ratio to the log-probs of the engine that sampled. auto: sequence_mask with a rounded kvCache or where another program samples, else none.",
+          "Weighs tokens or completions by the ratio to the log-probs of the engine that sampled. auto: token_truncate with maxStaleness (sequence_truncate where ratios are those of sequences), sequence_mask with a rounded kvCache or where another program samples, else none.",
         aka: ["vllm_importance_sampling_mode", "vllm_importance_sampling_correction"],
       })
       .pipe(withDefault("auto")),
@@ -215,6 +215,16 @@ export const grpoSettingsSchema = (defaults: GrpoDefaults) =>
         aka: ["multi_objective_aggregation"],
       })
       .pipe(withDefault("sum_then_normalize")),
+    maxStaleness: field
+      .int({
+        description:
+          "Most optimizer steps by which the weights that sample may be behind those that begin to train on the completions. 0 samples when completions are needed; more samples ahead, so that rewards, and engines elsewhere, work while training goes on. Importance sampling corrects for it.",
+        unit: "optimizer steps",
+        min: 0,
+        max: 64,
+        aka: ["max_staleness"],
+      })
+      .pipe(withDefault(0)),
     dynamicSampling: field
       .int({
         description:

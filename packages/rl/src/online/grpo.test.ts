@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { spawn } from "node:child_process"
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -17,6 +16,7 @@ import {
   type SourceContext,
   type TrainOptions,
 } from "@sloth/train"
+import { killGrpo } from "../internal/testing/kill-grpo.ts"
 import { tinyModel, tinyPrompts, evenTokens, shortness } from "../internal/testing/tiny-grpo.ts"
 import { pick } from "../preference/completions-unit.ts"
 import type { PromptExample } from "../data/prompts.ts"
@@ -176,6 +176,7 @@ describe("old log-probs", () => {
         model,
         tokenizer: files.tokenizer,
         config,
+        steps: 8,
         settings,
         split,
         rewards: [evenTokens],
@@ -276,39 +277,16 @@ describe("interruptions", () => {
     expect(await codeOf(resumed)).toBe("SLOTH_RESUME_CONFIG")
   })
 
-  test("kill -9 in rollout, scoring and update: resumed to the end, the adapter has the same bytes", async () => {
-    const child = join(import.meta.dirname, "..", "internal", "testing", "child-grpo.ts")
-    const part = (path: string, lines: number, delay: number): Promise<boolean> =>
-      new Promise((resolve, reject) => {
-        const process_ = spawn(process.execPath, [child, path], { stdio: ["ignore", "pipe", "pipe"] })
-        let [seen, errors] = [0, ""]
-        const kill = () => setTimeout(() => process_.kill("SIGKILL"), delay)
-        process_.stdout.on("data", (data: Buffer) => {
-          const before = seen
-          seen += data.toString().split("\n").length - 1
-          if (before < lines && seen >= lines) kill()
-        })
-        process_.stderr.on("data", (data: Buffer) => void (errors += data.toString()))
-        process_.on("exit", (code, signal) => {
-          if (code === 0) resolve(true)
-          else if (signal === "SIGKILL") resolve(false)
-          else reject(new Error(`The run failed with ${code}: ${errors}`))
-        })
-      })
-    const [whole, broken] = [join(folder, "killed-not"), join(folder, "killed")]
-    expect(await part(whole, Number.POSITIVE_INFINITY, 0)).toBe(true)
-    let kills = 0
-    // Lines are printed at each phase; random ones with a random delay hit rollouts, scoring, updates and saves.
-    for (let tries = 0; ; tries++) {
-      const lines = tries >= 12 ? Number.POSITIVE_INFINITY : 2 + Math.floor(Math.random() * 9)
-      if (await part(broken, lines, Math.random() * 30)) break
-      kills++
-    }
-    expect(kills).toBeGreaterThan(2)
-    expect(adapter(broken).equals(adapter(whole))).toBe(true)
-    expect(readSamples(runPaths(broken).samples)).toEqual(readSamples(runPaths(whole).samples))
-    expect(readdirSync(broken).filter((n) => n.endsWith(".tmp"))).toEqual([])
-  }, 180_000)
+  // 20 instants each: bun run parity --only kill.
+  for (const [maxStaleness, kills] of [
+    [0, 9],
+    [4, 6],
+  ] as const)
+    test(`kill -9 in rollout, scoring and update, maxStaleness ${maxStaleness}: resumed to the end, everything has the same bits`, async () => {
+      const report = await killGrpo(folder, { kills, maxStaleness })
+      expect(report.differences).toEqual([])
+      expect(report.kills).toBe(kills)
+    }, 180_000)
 
   test("a rollout that is still in use comes back bit for bit", () => {
     const rollout = {

@@ -6,7 +6,8 @@ import { openPrompts, type PromptExample } from "../data/prompts.ts"
 import { settingsError } from "../internal/settings.ts"
 import { groupAdvantages, reinforceAdvantages, rlooAdvantages, weightedRewards } from "./advantages.ts"
 import { cacheTokens, forecastUnits, pieces, rehearseRollout } from "./forecast.ts"
-import { checkRewards, GroupSource, type GroupMethod } from "./group-source.ts"
+import { checkRewards, type GroupMethod } from "./group-method.ts"
+import { GroupSource } from "./group-source.ts"
 import {
   GRPO_DEFAULTS,
   grpoSettingsSchema,
@@ -51,6 +52,8 @@ const groupObjective = <const Name extends string, Config extends ConfigSchema, 
   loss(settings: Settings): LogprobLoss<SampledUnit>
   /** The settings for completions that another program samples. */
   elsewhere?(settings: Settings): Settings
+  /** Refuses settings that make no sense together. */
+  check?(settings: Settings): void
   method(settings: Settings): Pick<GroupMethod, "dynamicSampling" | "needsKl" | "advantages">
 }): GroupObjective<Name, Config> => {
   // Units of equal size are one object, also when pieces are cut from them.
@@ -90,6 +93,7 @@ const groupObjective = <const Name extends string, Config extends ConfigSchema, 
       check: (settings, rewards) => {
         const { rewardWeights } = settings as Settings
         checkRewards({ name: spec.name, ...(rewardWeights === undefined ? {} : { rewardWeights }) }, rewards)
+        spec.check?.(settings as Settings)
       },
       open: (rows, heldOut, context) => {
         const settings = context.settings as Settings
@@ -124,13 +128,44 @@ const groupObjective = <const Name extends string, Config extends ConfigSchema, 
   return objective as unknown as GroupObjective<Name, Config>
 }
 
+/** Refuses sampling ahead where its completions would not be corrected for, or could not be old enough. Errors: SLOTH_RL_SETTINGS. */
+const checkStaleness = (name: string, settings: GrpoSettings): void => {
+  const { maxStaleness, correction, temperature, dynamicSampling, stepsPerGeneration, numIterations } = settings
+  if (maxStaleness === 0) return
+  const refuse = (what: string, next: string): never => {
+    throw settingsError(name, `maxStaleness is ${maxStaleness} and ${what}.`, next)
+  }
+  const steps = stepsPerGeneration * numIterations
+  if (maxStaleness < steps)
+    refuse(
+      `a rollout feeds ${steps} optimizer steps`,
+      `A rollout made one ahead is ${steps} steps old when it is trained on: allow ${steps} or more, or 0.`,
+    )
+  if (correction === "none")
+    refuse(
+      'correction is "none"',
+      "Older weights sample off the policy: leave correction at auto, or maxStaleness at 0.",
+    )
+  if (temperature !== 1)
+    refuse(
+      `temperature is ${temperature}`,
+      "Sampling log-probs, which correct for older weights, are those before the temperature: leave temperature at 1, or maxStaleness at 0.",
+    )
+  if (dynamicSampling > 0)
+    refuse(
+      `dynamicSampling is ${dynamicSampling}`,
+      "Replacements are chosen after scoring, when training has the machine: set one of them to 0.",
+    )
+}
+
 const policy = <const Name extends string>(name: Name, defaults: GrpoDefaults) =>
   groupObjective<Name, ReturnType<typeof grpoSettingsSchema>, GrpoSettings>({
     name,
     config: grpoSettingsSchema(defaults),
+    check: (settings) => checkStaleness(name, settings),
     // Another program rounds otherwise, so that its probabilities are not quite those that training computes.
     elsewhere: (settings) =>
-      settings.correction === "auto" && settings.temperature === 1
+      settings.correction === "auto" && settings.temperature === 1 && settings.maxStaleness === 0
         ? { ...settings, correction: "sequence_mask" }
         : settings,
     loss: (settings) => {
@@ -149,7 +184,8 @@ const policy = <const Name extends string>(name: Name, defaults: GrpoDefaults) =
         )
       // A rounded cache samples from a slightly different policy, as another engine does; the log-probs that it sampled with are before the temperature.
       const rounded = settings.kvCache !== "f32" && temperature === 1
-      const automatic = rounded ? "sequence_mask" : undefined
+      const stale = settings.importance === "token" ? "token_truncate" : "sequence_truncate"
+      const automatic = settings.maxStaleness > 0 ? stale : rounded ? "sequence_mask" : undefined
       const mode = correction === "auto" ? automatic : correction === "none" ? undefined : correction
       const clipHigh = settings.clipHigh ?? defaults.clipHigh ?? settings.clip
       return policyObjectiveLoss({

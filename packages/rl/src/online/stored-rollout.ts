@@ -16,6 +16,8 @@ export interface StoredRollout {
   readonly slices: readonly (readonly SampledGroup[])[]
   /** Scored tokens of an average step. */
   readonly stepTokens: number
+  /** Updates that the weights had seen which sampled it; those before `step` when absent. */
+  readonly made?: number
 }
 
 // Base64 of the bytes: a resumed run must get every bit back, the sign of a zero included.
@@ -69,6 +71,7 @@ export const readRollout = (bytes: Uint8Array): StoredRollout => {
   return {
     step: stored.step,
     stepTokens: stored.stepTokens,
+    ...(stored.made === undefined ? {} : { made: stored.made }),
     slices: stored.slices.map((groups) => groups.map((group) => ({ ...group, samples: group.samples.map(unpack) }))),
   }
 }

@@ -1,6 +1,8 @@
-// One part of a GRPO run in a process of its own: `child-grpo.ts <folder>`; starts the run or resumes it, and prints where it is: in a rollout, in scoring, in an update.
+// One part of a GRPO run in a process of its own: `child-grpo.ts <folder> [maxStaleness]`; starts the run or resumes it, and prints what it begins: rollout, scoring, update, saved.
 import { writeSync } from "node:fs"
-import { isRunDirectory } from "@sloth/core"
+import { isRunDirectory, type RolloutFactory } from "@sloth/core"
+import { localRollout, type LocalRolloutOptions } from "@sloth/infer"
+import type { CausalLM } from "@sloth/model"
 import { createReferenceBackend, Engine } from "@sloth/tensor"
 import { train } from "@sloth/train"
 import { grpo } from "../../online/grpo.ts"
@@ -8,15 +10,29 @@ import { defineReward } from "../../rewards/define-reward.ts"
 import { evenTokens, tinyModel, tinyPrompts } from "./tiny-grpo.ts"
 
 const folder = process.argv[2]!
+const maxStaleness = Number(process.argv[3] ?? 0)
 const resume = isRunDirectory(folder)
+const say = (what: string): void => void writeSync(1, `${what}\n`)
 const slow = defineReward({
   name: "even",
   score: async (samples, context) => {
-    writeSync(1, "scoring\n")
+    say("scoring")
     await new Promise((resolve) => setTimeout(resolve, 8))
     return evenTokens.score(samples, context)
   },
 })
+const rollout = {
+  name: "local",
+  create: (model: CausalLM, options: LocalRolloutOptions) => {
+    const engine = localRollout.create(model, options)
+    const generate = engine.generate.bind(engine)
+    engine.generate = (...given) => {
+      say("rollout")
+      return generate(...given)
+    }
+    return engine
+  },
+} as unknown as RolloutFactory
 using engine = new Engine(createReferenceBackend())
 await train({
   engine,
@@ -24,12 +40,14 @@ await train({
   data: { examples: tinyPrompts },
   objective: grpo,
   rewards: [slow],
-  settings: { numGenerations: 4, maxCompletionLength: 6, numIterations: 2, stepsPerGeneration: 2 },
+  rollout,
+  settings: { numGenerations: 4, maxCompletionLength: 6, numIterations: 2, maxStaleness },
   measure: false,
   run: folder,
   resume,
   ...(resume
     ? {}
     : { config: { batch: 3, steps: 18, rank: 4, learningRate: 1e-2, dropout: 0.1, saveEvery: 1 } as const }),
-  onEvent: (event) => void writeSync(1, `${event.type}\n`),
+  // The completions that are shown come right before the update, and a checkpoint right after.
+  onEvent: ({ type }) => (type === "sample" ? say("update") : type === "checkpoint" ? say("saved") : undefined),
 })

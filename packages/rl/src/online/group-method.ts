@@ -1,0 +1,56 @@
+import { SlothError, type Reward } from "@sloth/core"
+import type { KvCacheFormat } from "@sloth/infer"
+import type { Reuse } from "@sloth/train"
+import type { Advantages } from "./advantages.ts"
+
+/** What the source of sampled groups has to know of its method. */
+export interface GroupMethod {
+  readonly name: string
+  readonly numGenerations: number
+  readonly maxCompletionLength: number
+  readonly temperature: number
+  readonly topP: number
+  readonly topK: number
+  readonly minP: number
+  readonly repetitionPenalty: number
+  readonly stop: readonly string[]
+  readonly rolloutBatch: number
+  readonly kvCache: KvCacheFormat
+  readonly rewardWeights?: readonly number[]
+  readonly onRewardError: "stop" | "null"
+  readonly rewardTimeout: number
+  readonly maskTruncated: boolean
+  /** Rounds of other prompts in place of groups that teach nothing. */
+  readonly dynamicSampling: number
+  /** Most optimizer steps by which the weights that sample a rollout may be behind those that begin to train on it; a rollout is made when it is needed when absent. */
+  readonly maxStaleness?: number
+  readonly reuse: Reuse
+  /** True where advantages need each token's KL divergence from the reference. */
+  readonly needsKl: boolean
+  /** Advantages of a rollout: one a completion, or one a token. `kl` has old - reference of every token, where it is needed. */
+  advantages(
+    scores: readonly (readonly (number | null)[])[],
+    weights: readonly number[],
+    groupSizes: readonly number[],
+    lengths: readonly number[],
+    kl: readonly Float64Array[] | undefined,
+  ): Omit<Advantages, "advantages"> & { readonly advantages: readonly (number | Float64Array)[] }
+}
+
+/** Optimizer steps that a rollout of the method feeds. */
+export const stepsOf = ({ reuse: { slices, times } }: Pick<GroupMethod, "reuse">): number => slices * times
+
+/** Checks that there are rewards, and a weight for each. Errors: SLOTH_RL_NO_REWARD, SLOTH_RL_SETTINGS. */
+export const checkRewards = (method: Pick<GroupMethod, "name" | "rewardWeights">, rewards: readonly Reward[]): void => {
+  if (rewards.length === 0)
+    throw new SlothError("SLOTH_RL_NO_REWARD", {
+      what: `The method "${method.name}" has no reward to learn from.`,
+      next: "Name one or more with --reward (a file, or a name of the library), or rewards: [...] in code.",
+    })
+  if (method.rewardWeights !== undefined && method.rewardWeights.length !== rewards.length)
+    throw new SlothError("SLOTH_RL_SETTINGS", {
+      what: `There are ${rewards.length} rewards and ${method.rewardWeights.length} rewardWeights.`,
+      next: "Give one weight a reward, in order.",
+      fields: { rewards: rewards.map(({ name }) => name), weights: method.rewardWeights },
+    })
+}

@@ -1,0 +1,152 @@
+import { SlothError, type Completion, type RewardSample, type RolloutEngine, type TokenPrompt } from "@sloth/core"
+import { localRollout } from "@sloth/infer"
+import type { SourceContext } from "@sloth/train"
+import type { PromptExample } from "../data/prompts.ts"
+import { runRewards, type RewardRun } from "../rewards/run-rewards.ts"
+import { cacheTokens } from "./forecast.ts"
+import type { GroupMethod } from "./group-method.ts"
+
+/** What an engine may say of a completion beyond the contract. */
+export interface RicherCompletion extends Completion {
+  /** 0 for tokens that an environment wrote. */
+  readonly mask?: Uint8Array
+  /** More for its line in `samples.jsonl`; plain data. */
+  readonly details?: Readonly<Record<string, unknown>>
+}
+
+/** A completion of a prompt, before it has an advantage. */
+export interface Sampled {
+  readonly example: PromptExample
+  readonly completion: RicherCompletion
+  readonly text: string
+}
+
+/** Engines that can do more than the contract asks for. */
+interface RicherEngine extends RolloutEngine {
+  generate(
+    prompts: readonly TokenPrompt[],
+    options: Parameters<RolloutEngine["generate"]>[1],
+    control?: { readonly signal?: AbortSignal },
+  ): ReturnType<RolloutEngine["generate"]>
+  release?(): void
+}
+
+/** Samples completions of prompts with the method's engine and settings, and has rewards judge them. */
+export class GroupSampler implements AsyncDisposable {
+  readonly #method: GroupMethod
+  readonly #context: SourceContext
+  readonly #engine: RicherEngine
+
+  private constructor(method: GroupMethod, context: SourceContext, engine: RolloutEngine) {
+    this.#method = method
+    this.#context = context
+    this.#engine = engine
+  }
+
+  /** Opens the engine for prompts of `sizes` tokens. */
+  static async open(method: GroupMethod, sizes: readonly number[], context: SourceContext): Promise<GroupSampler> {
+    const { model, tokenizer } = context
+    const options = {
+      tokenizer,
+      ...(context.saveAdapter === undefined ? {} : { saveAdapter: context.saveAdapter }),
+      maxBatch: method.rolloutBatch,
+      kvCache: method.kvCache,
+      cacheTokens: cacheTokens(sizes, {
+        completions: method.numGenerations,
+        maxCompletion: method.maxCompletionLength,
+        atOnce: method.rolloutBatch,
+        context: model.config.maxPositions,
+      }),
+    }
+    const engine =
+      context.rollout === undefined
+        ? localRollout.create(model, options)
+        : await context.rollout.create(model as never, options as never)
+    return new GroupSampler(method, context, engine)
+  }
+
+  /** True for an engine that samples while training goes on: it is elsewhere, and says when it has taken the weights. */
+  get besideTraining(): boolean {
+    return this.#context.rollout?.elsewhere === true && this.#engine.syncWeights !== undefined
+  }
+
+  /** Tells the engine of an update. */
+  weightsChanged(): void {
+    this.#engine.weightsChanged?.()
+  }
+
+  /** Hands an engine of {@link besideTraining} the weights as they are now. */
+  async syncWeights(signal: AbortSignal): Promise<void> {
+    this.#engine.weightsChanged?.()
+    await this.#engine.syncWeights!(signal)
+  }
+
+  /** `count` completions for each prompt, in order of prompt and index. `step` is only named in errors: SLOTH_RL_ROLLOUT, those of the engine; an abort throws its reason. */
+  async sample(
+    examples: readonly PromptExample[],
+    count: number,
+    seed: number,
+    step: number,
+    signal = this.#context.signal,
+  ): Promise<Sampled[]> {
+    const { tokenizer } = this.#context
+    const { maxCompletionLength, temperature, topP, topK, minP, repetitionPenalty, stop } = this.#method
+    const places: (Sampled | undefined)[] = Array.from({ length: examples.length * count })
+    signal?.throwIfAborted()
+    try {
+      const stream = this.#engine.generate(
+        examples.map(({ tokens }) => ({ tokens, count })),
+        { maxTokens: maxCompletionLength, temperature, topP, topK, minP, repetitionPenalty, stop, seed },
+        signal === undefined ? {} : { signal },
+      )
+      for await (const completion of stream) {
+        const example = examples[completion.prompt]!
+        const text =
+          "text" in completion
+            ? String(completion.text)
+            : textOf(tokenizer.decode([...completion.tokens], { skipSpecialTokens: true }), stop)
+        places[completion.prompt * count + completion.index] = { example, completion, text }
+        if (signal?.aborted === true) break
+      }
+    } finally {
+      // Cache and training take turns in the same memory.
+      this.#engine.release?.()
+    }
+    signal?.throwIfAborted()
+    const missing = places.findIndex((place) => place === undefined || place.completion.tokens.length === 0)
+    if (missing >= 0)
+      throw new SlothError("SLOTH_RL_ROLLOUT", {
+        what: `The rollout of step ${step} lacks completion ${missing % count} of prompt ${Math.floor(missing / count)}, or it is empty.`,
+        why: "The engine must give every completion it was asked for, with at least one token.",
+        next: "Look at the engine's own messages.",
+        fields: { step, prompt: Math.floor(missing / count), completion: missing % count },
+      })
+    return places as Sampled[]
+  }
+
+  /** Scores of completions. Errors: those of {@link runRewards}. */
+  async judge(sampled: readonly Sampled[], signal = this.#context.signal): Promise<RewardRun> {
+    const samples = sampled.map(({ example, completion, text }): RewardSample => ({
+      prompt: example.prompt,
+      completion: text,
+      completionTokens: completion.tokens,
+      finishReason: completion.finishReason,
+      row: example.columns,
+    }))
+    return runRewards(this.#context.rewards, samples, {
+      onError: this.#method.onRewardError === "stop" ? "throw" : "null",
+      timeoutSeconds: this.#method.rewardTimeout,
+      ...(signal === undefined ? {} : { signal }),
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#engine[Symbol.asyncDispose]()
+  }
+}
+
+/** A text up to the first of the texts that end it. */
+const textOf = (text: string, stop: readonly string[]): string => {
+  const ends = stop.map((end) => text.indexOf(end)).filter((at) => at >= 0)
+  return ends.length === 0 ? text : text.slice(0, Math.min(...ends))
+}

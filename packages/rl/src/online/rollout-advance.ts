@@ -1,0 +1,100 @@
+import { buildMicroBatch, readLogprobs, splitUnits, type SourceContext } from "@sloth/train"
+import type { PromptExample } from "../data/prompts.ts"
+import { mean } from "../internal/math.ts"
+import { pick } from "../preference/completions-unit.ts"
+import { stepsOf, type GroupMethod } from "./group-method.ts"
+import type { Sampled } from "./group-sampler.ts"
+import { maskedCount } from "./importance.ts"
+import { sampledUnits, type SampledCompletion, type SampledUnit } from "./sampled-unit.ts"
+import type { SampledGroup, StoredRollout } from "./stored-rollout.ts"
+
+/** The units of groups, cut to the run's token budget. */
+export const unitsOf = (groups: readonly SampledGroup[], stepTokens: number, tokenBudget: number): SampledUnit[] =>
+  groups.flatMap(({ row, prompt, samples }) =>
+    sampledUnits(prompt, samples, row, tokenBudget).map((unit) => ({ ...unit, stepTokens })),
+  )
+
+/** Log-probs of every completion of units, by the passes that training them makes: where nothing has changed since, the ratio is exactly 1. */
+const logprobsOf = async (
+  units: readonly SampledUnit[],
+  { model, split, signal }: SourceContext,
+  options: { readonly adapters: boolean; readonly temperature: number },
+): Promise<Float64Array[]> => {
+  const found = new Map<SampledUnit, Float64Array[]>()
+  for (const indices of splitUnits(units, split)) {
+    signal?.throwIfAborted()
+    const batch = buildMicroBatch(indices.map((i) => units[i]!))
+    const { logprobs } = await readLogprobs(model, batch, options)
+    for (const [u, unit] of batch.units.entries())
+      found.set(
+        unit,
+        unit.completions.map((positions) => pick(logprobs, batch.starts[u]!, positions)),
+      )
+  }
+  return units.flatMap((unit) => found.get(unit)!)
+}
+
+/** Advantages and masks of a rollout, and the log-probs that its updates compare with: those of the weights as they are now. */
+export const advanceRollout = async (
+  step: number,
+  slices: readonly (readonly PromptExample[])[],
+  sampled: readonly Sampled[],
+  scores: readonly (readonly (number | null)[])[],
+  weights: readonly number[],
+  method: GroupMethod,
+  context: SourceContext,
+) => {
+  const { maskTruncated, numGenerations: count, reuse, needsKl, temperature } = method
+  const plain = sampled.map(({ completion: { tokens, finishReason, logprobs, mask } }): SampledCompletion => ({
+    tokens,
+    advantage: 0,
+    // Engines give log-probs before the temperature; with another temperature they are of another distribution.
+    ...(temperature === 1 && logprobs.length === tokens.length ? { sampling: Float64Array.from(logprobs) } : {}),
+    ...(mask === undefined ? {} : { mask }),
+    ...(maskTruncated && finishReason === "length" ? { mask: new Uint8Array(tokens.length) } : {}),
+  }))
+  const group = (g: number, samples: readonly SampledCompletion[]): SampledGroup => {
+    const { row, tokens } = sampled[g * count]!.example
+    return { row, prompt: tokens, samples: samples.slice(g * count, (g + 1) * count) }
+  }
+  let at = 0
+  const numbers = slices.map((examples) => examples.map(() => at++))
+  const old: (Float64Array | undefined)[] = sampled.map(() => undefined)
+  const kl: Float64Array[] = []
+  // In the first and only update the policy is the one that is compared with: its ratio is 1 without having been computed.
+  if (stepsOf(method) > 1 || needsKl)
+    for (const groups of numbers) {
+      const units = unitsOf(
+        groups.map((g) => group(g, plain)),
+        1,
+        context.split.tokenBudget,
+      )
+      const policy = await logprobsOf(units, context, { adapters: true, temperature })
+      const reference = needsKl ? await logprobsOf(units, context, { adapters: false, temperature }) : undefined
+      const start = (groups[0] ?? 0) * count
+      for (const [i, values] of policy.entries()) {
+        old[start + i] = values
+        if (reference !== undefined) kl[start + i] = values.map((x, t) => x - reference[i]![t]!)
+      }
+    }
+  const result = method.advantages(
+    scores,
+    weights,
+    Array.from({ length: sampled.length / count }, () => count),
+    plain.map(({ tokens }) => tokens.length),
+    needsKl ? kl : undefined,
+  )
+  const samples = plain.map((sample, i): SampledCompletion => ({
+    ...sample,
+    advantage: result.advantages[i]!,
+    ...(old[i] === undefined ? {} : { old: old[i] }),
+  }))
+  const tokens = samples.reduce((n, { mask, tokens: { length } }) => n + maskedCount(mask, length), 0)
+  const rollout: StoredRollout = {
+    step,
+    slices: numbers.map((groups) => groups.map((g) => group(g, samples))),
+    stepTokens: tokens / reuse.slices,
+  }
+  const meanKl: Record<string, number> = needsKl ? { kl: mean(kl.map((values) => mean(values))) } : {}
+  return { ...result, metrics: { ...result.metrics, ...meanKl }, rollout }
+}
