@@ -12,11 +12,11 @@ afterAll(() => {
   engine[Symbol.dispose]()
 })
 
-test("one step of TRL's GRPOTrainer on its own completions: advantages, loss, and the gradient of every LoRA tensor, in twelve forms", async () => {
+test("one step of TRL's GRPOTrainer on its own completions: advantages, loss, and the gradient of every LoRA tensor, in fourteen forms", async () => {
   using model = buildTiny(engine, "untied")
   loadPeftAdapter(model, join(goldenDir, "tiny", "untied", "adapter"), { trainable: true })
   const all = await grpoDifferences(model)
-  expect(all).toHaveLength(12)
+  expect(all).toHaveLength(14)
   for (const { name, advantages, loss, logprobs, gradient, tensors } of all) {
     expect(tensors).toBe(28)
     // TRL makes advantages in float32 from rewards of size 1; the rest is our float32 against float64.

@@ -30,6 +30,8 @@ CASES = {
     "luspo": ({"loss_type": "luspo", "importance_sampling_level": "sequence"}, 0.3),
     "two-sided": ({"loss_type": "dapo", "delta": 1.1}, 0.3),
     "temperature": ({"loss_type": "dapo", "temperature": 0.7}, 0.3),
+    "entropy": ({"loss_type": "dapo", "entropy_coef": 0.05}, 0.3),
+    "entropy-top": ({"loss_type": "bnpo", "entropy_coef": 0.05, "top_entropy_quantile": 0.5}, 0.3),
 }
 
 

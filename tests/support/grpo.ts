@@ -12,6 +12,8 @@ interface Trl {
   readonly epsilon_high?: number
   readonly delta?: number
   readonly temperature?: number
+  readonly entropy_coef?: number
+  readonly top_entropy_quantile?: number
 }
 
 interface Case {
@@ -75,6 +77,8 @@ export const grpoDifferences = async (model: CausalLM): Promise<GrpoDifference[]
       ...(trl.delta === undefined ? {} : { delta: trl.delta }),
       beta: trl.beta ?? 0,
       maxCompletionLength: golden.maxCompletionLength,
+      entropyCoef: trl.entropy_coef ?? 0,
+      topEntropy: trl.top_entropy_quantile ?? 1,
       ...(trl.temperature === undefined ? {} : { temperature: trl.temperature }),
     })
     const units = prompts.flatMap((_, p) =>
@@ -117,7 +121,13 @@ export const grpoDifferences = async (model: CausalLM): Promise<GrpoDifference[]
       normaliser: units.reduce((n, unit) => n + unitSize(loss, unit), 0),
       step: 1,
     })
-    engine.scope(() => tape.backward([{ tensor: logprobs, gradient: engine.from(Float32Array.from(result.dlogp)) }]))
+    const { dentropy } = result
+    engine.scope(() =>
+      tape.backward([
+        { tensor: logprobs, gradient: engine.from(Float32Array.from(result.dlogp)) },
+        ...(dentropy === undefined ? [] : [{ tensor: entropy!, gradient: engine.from(Float32Array.from(dentropy)) }]),
+      ]),
+    )
     tape.dispose()
     logprobs.dispose()
     entropy!.dispose()

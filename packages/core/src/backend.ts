@@ -326,12 +326,17 @@ export interface RequiredKernels {
     softcap: number,
     logitScale: number,
   ): void
-  /** dh (overwritten) and dw (added to, or NONE) for given dlogp f32 [rows]. */
+  /**
+   * dh (overwritten) and dw (added to, or NONE) for given dlogp f32 [rows]. With dentropy f32 [rows] (or NONE) also by the entropies, which `entropy` then holds as the
+   * forward pass gave them: d entropy / d logit = -p · (log p + entropy).
+   */
   linearLogprobsBackward(
     dh: H,
     dw: H,
     dlogp: H,
     lse: H,
+    dentropy: H,
+    entropy: H,
     h: H,
     w: H,
     format: number,

@@ -343,15 +343,18 @@ struct Check {
     c.f32(6, c.n(7));                                                                                                                                  \
     c.positive(8);                                                                                                                                     \
   })                                                                                                                                                   \
-  SPEC(linearLogprobsBackward, "dh,dw,dlogp,lse,h,w,format,targets,rows,vocab,hidden,softcap,logitScale", {                                            \
-    c.f32(0, c.n(8), c.n(10));                                                                                                                         \
-    c.optionalF32(1, times(c.n(9), c.n(10)));                                                                                                          \
-    c.f32(2, c.n(8));                                                                                                                                  \
-    c.f32(3, c.n(8));                                                                                                                                  \
-    c.f32(4, c.n(8), c.n(10));                                                                                                                         \
-    c.weight(5, 6, c.n(9), c.n(10));                                                                                                                   \
-    c.f32(7, c.n(8));                                                                                                                                  \
-    c.positive(9);                                                                                                                                     \
+  SPEC(linearLogprobsBackward, "dh,dw,dlogp,lse,dentropy,entropy,h,w,format,targets,rows,vocab,hidden,softcap,logitScale", {                           \
+    c.f32(0, c.n(10), c.n(12));                                                                                                                        \
+    c.optionalF32(1, times(c.n(11), c.n(12)));                                                                                                         \
+    c.f32(2, c.n(10));                                                                                                                                 \
+    c.f32(3, c.n(10));                                                                                                                                 \
+    c.optionalF32(4, c.n(10));                                                                                                                         \
+    if (c.given(4)) c.f32(5, c.n(10));                                                                                                                 \
+    else c.optionalF32(5, c.n(10));                                                                                                                    \
+    c.f32(6, c.n(10), c.n(12));                                                                                                                        \
+    c.weight(7, 8, c.n(11), c.n(12));                                                                                                                  \
+    c.f32(9, c.n(10));                                                                                                                                 \
+    c.positive(11);                                                                                                                                    \
   })                                                                                                                                                   \
   SPEC(adamw, "p,g,m,v,n,lr,beta1,beta2,eps,weightDecay,step,gradScale", {                                                                             \
     for (int i = 0; i < 4; i++) c.f32(i, c.n(4));                                                                                                      \

@@ -139,7 +139,7 @@ export const createMeterBackend = (
     linearCrossEntropy: (_n, dh, dw, _h, _w, _f, _t, _c, rows, vocab, hidden) =>
       count(2 * rows! * vocab! * hidden! * (1 + (dh === NONE ? 0 : 1) + (dw === NONE ? 0 : 1)), 0),
     linearLogprobs: (_l, _s, _e, _h, _w, _f, _t, rows, vocab, hidden) => count(2 * rows! * vocab! * hidden!, 0),
-    linearLogprobsBackward: (_dh, dw, _d, _l, _h, _w, _f, _t, rows, vocab, hidden) =>
+    linearLogprobsBackward: (_dh, dw, _d, _l, _de, _e, _h, _w, _f, _t, rows, vocab, hidden) =>
       count(2 * rows! * vocab! * hidden! * (dw === NONE ? 2 : 3), 0),
     logits: (_o, _h, _w, _f, rows, vocab, hidden) => count(2 * rows! * vocab! * hidden!, 0),
     copy: (_o, _s, bytes) => count(0, 2 * bytes!),

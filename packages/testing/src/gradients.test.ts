@@ -191,17 +191,21 @@ describe("the output layer", () => {
 
     gradientTest(`linearLogprobsBackward, soft cap ${softcap}, scale ${logitScale}`, (d) => {
       const { h, w, targets, shape } = prepare(d)
-      const weights = d.floats(rows)
-      const [logp, lse, dlogp] = [room(rows), room(rows), floats(weights)]
-      const loss = (): number => {
-        kernels.linearLogprobs(logp, lse, NONE, h, w, 0, targets, ...shape)
-        return weighted(logp, weights)
+      const [weights, entropyWeights] = [d.floats(rows), d.floats(rows)]
+      const [logp, lse, entropy] = [room(rows), room(rows), room(rows)]
+      const [dlogp, dentropy] = [floats(weights), floats(entropyWeights)]
+      for (const byEntropy of [false, true]) {
+        const loss = (): number => {
+          kernels.linearLogprobs(logp, lse, entropy, h, w, 0, targets, ...shape)
+          return weighted(logp, weights) + (byEntropy ? weighted(entropy, entropyWeights) : 0)
+        }
+        loss()
+        const [dh, dw] = [room(rows * hidden), room(vocab * hidden)]
+        const given = byEntropy ? ([dentropy, entropy] as const) : ([NONE, NONE] as const)
+        kernels.linearLogprobsBackward(dh, dw, dlogp, lse, ...given, h, w, 0, targets, ...shape)
+        gradient(dh, h, loss, "dh")
+        gradient(dw, w, loss, "dw")
       }
-      loss()
-      const [dh, dw] = [room(rows * hidden), room(vocab * hidden)]
-      kernels.linearLogprobsBackward(dh, dw, dlogp, lse, h, w, 0, targets, ...shape)
-      gradient(dh, h, loss, "dh")
-      gradient(dw, w, loss, "dw")
     })
   }
 })

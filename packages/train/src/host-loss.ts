@@ -65,6 +65,7 @@ export const gatherPart = <Unit extends TrainingUnit>(
 export interface HostResult {
   readonly loss: number
   readonly dlogp: Float32Array | Float64Array | undefined
+  readonly dentropy: Float32Array | Float64Array | undefined
   readonly dvalues: Float32Array | Float64Array | undefined
   readonly metrics: Readonly<Record<string, number>>
 }
@@ -89,14 +90,23 @@ export const computePart = <Unit extends TrainingUnit>(
     const { units, starts, indices, normaliser, step } = part
     const result = loss.compute({ units, starts, indices, normaliser, step, values: outputs.values! })
     requireGradients("values", result.dvalues, outputs.values!.length)
-    return { loss: result.loss, dlogp: undefined, dvalues: result.dvalues, metrics: result.metrics ?? {} }
+    return {
+      loss: result.loss,
+      dlogp: undefined,
+      dentropy: undefined,
+      dvalues: result.dvalues,
+      metrics: result.metrics ?? {},
+    }
   }
   const result = loss.compute(logprobBatch(part, gathered))
   requireGradients("log-probs", result.dlogp, outputs.logprobs!.length)
   if (loss.values === true) requireGradients("values", result.dvalues, outputs.values!.length)
+  if (result.dentropy !== undefined)
+    requireGradients("entropies", loss.entropy === true ? result.dentropy : undefined, outputs.logprobs!.length)
   return {
     loss: result.loss,
     dlogp: result.dlogp,
+    dentropy: result.dentropy,
     dvalues: loss.values === true ? result.dvalues : undefined,
     metrics: result.metrics ?? {},
   }

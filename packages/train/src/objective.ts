@@ -70,6 +70,8 @@ export interface LogprobResult {
   readonly loss: number
   /** d loss / d logprobs, `[positions]`. */
   readonly dlogp: Float32Array | Float64Array
+  /** d loss / d entropy, `[positions]`, for a loss that has a term of the entropies; only with `entropy`. */
+  readonly dentropy?: Float32Array | Float64Array
   /** d loss / d values, `[positions]`, with `values`. */
   readonly dvalues?: Float32Array | Float64Array
   /** Figures for the step's event; parts are added up like the loss. */
@@ -86,7 +88,7 @@ export interface LogprobLoss<Unit extends TrainingUnit = TrainingUnit> {
   readonly reference?: boolean
   /** Log-probs are those of the distribution at this temperature; 1 when absent. */
   readonly temperature?: number
-  /** Wants entropies. */
+  /** Wants entropies; `compute` may then give a gradient by them. */
   readonly entropy?: boolean
   /** Wants the score head's output at every scored position, and learns it: the critic of a policy gradient. */
   readonly values?: boolean

@@ -174,6 +174,7 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
         tape.backward(
           [
             { tensor: outputs.logprobs, gradient: result.dlogp },
+            { tensor: outputs.entropy, gradient: result.dentropy },
             { tensor: outputs.values, gradient: result.dvalues },
           ].flatMap(({ tensor, gradient }) =>
             tensor === undefined || gradient === undefined

@@ -53,6 +53,21 @@ const both: LogprobLoss = {
     }
   },
 }
+/** The same with a term of the entropies, weighted differently at every position. */
+const sharp: LogprobLoss = {
+  kind: "logprobs",
+  values: true,
+  entropy: true,
+  compute: (batch) => {
+    const rest = both.compute(batch)
+    const weights = Float64Array.from(batch.entropy!, (_, p) => Math.sin(p) / batch.normaliser)
+    return {
+      ...rest,
+      loss: rest.loss + batch.entropy!.reduce((n, h, p) => n + h * weights[p]!, 0),
+      dentropy: weights,
+    }
+  },
+}
 
 const withModel = async <R>(
   body: (parts: { model: ReturnType<ReturnType<typeof tinyFiles>["build"]>; optimizer: AdamW }) => Promise<R>,
@@ -67,6 +82,7 @@ describe("a score head", () => {
   for (const [name, loss] of [
     ["values alone", values],
     ["log-probs and values", both],
+    ["log-probs, entropies and values", sharp],
   ] as const)
     test(`${name}: the loss falls along its gradient as finite differences say, for every trainable tensor`, () =>
       withModel(async ({ model }) => {
@@ -90,8 +106,8 @@ describe("a score head", () => {
         const result = computePart(loss, { ...where, outputs: read, reference: undefined }, undefined)
         engine.scope(() =>
           tape.backward(
-            (["logprobs", "values"] as const).flatMap((key) => {
-              const gradient = key === "values" ? result.dvalues : result.dlogp
+            (["logprobs", "entropy", "values"] as const).flatMap((key) => {
+              const gradient = { logprobs: result.dlogp, entropy: result.dentropy, values: result.dvalues }[key]
               const tensor = outputs[key]
               return tensor === undefined || gradient === undefined
                 ? []

@@ -353,7 +353,7 @@ static void test_loss(Pool* one, Pool* many) {
         Floats start(static_cast<size_t>(N * D), 9.0f);
         start.insert(start.end(), dw0.begin(), dw0.end());
         const Floats back = on_both(name + " logprobs backward", one, many, start, [&](Pool* p, Floats& o) {
-          linearLogprobsBackward(p, o.data(), want ? o.data() + N * D : nullptr, minus.data(), lp.data() + N, h.data(), w.data.data(), format, targets.data(), N, V, D, c.softcap,
+          linearLogprobsBackward(p, o.data(), want ? o.data() + N * D : nullptr, minus.data(), lp.data() + N, nullptr, nullptr, h.data(), w.data.data(), format, targets.data(), N, V, D, c.softcap,
                                  c.scale);
         });
         check(name + " logprobs dh", back.data(), dh, 2e-5);

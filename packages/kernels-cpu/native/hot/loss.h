@@ -64,14 +64,17 @@ SLOTH_NOINLINE LogitsRow logits_row(float* z, int64_t vocab, int64_t target, flo
   return r;
 }
 
-// Turns a row of logits into the gradient of `factor · nll` with respect to the logits before soft cap and scale.
-SLOTH_NOINLINE void logits_gradient(float* z, int64_t vocab, int64_t target, float lse, float factor, float scale, float cap) {
+// Turns a row of logits into the gradient of `factor · nll + sharp · entropy` with respect to the logits before soft cap and scale.
+SLOTH_NOINLINE void logits_gradient(float* z, int64_t vocab, int64_t target, float lse, float factor, float sharp, float entropy, float scale, float cap) {
   const vf l = vset(lse), f = vset(factor * scale), one = vset(1.0f), inv = vset(cap > 0 ? 1.0f / cap : 0.0f);
+  // d entropy / d logit = -p · (log p + entropy); the factor of p is f + e · log p.
+  const vf e = vset(-sharp * scale), fe = vset((factor - sharp * entropy) * scale);
   const float chosen = z[target];
   for (int64_t i = 0; i < vocab; i += VW) {
     const int64_t n = vocab - i < VW ? vocab - i : VW;
     const vf v = n == VW ? vload(z + i) : vloadn(z + i, n);
-    vf g = vmul(vexp(vsub(v, l)), f);
+    const vf d = vsub(v, l);
+    vf g = vmul(vexp(d), sharp == 0 ? f : vfma(e, vmax(d, vset(-200.0f)), fe));  // 0 · -inf would be NaN
     if (cap > 0) {
       const vf u = vmul(v, inv);
       g = vmul(g, vfnma(u, u, one));
@@ -81,7 +84,10 @@ SLOTH_NOINLINE void logits_gradient(float* z, int64_t vocab, int64_t target, flo
   }
   const float u = cap > 0 ? chosen / cap : 0.0f;
   // p - 1 is formed once for the target, so that a sure prediction keeps its small gradient.
-  z[target] = (expf(chosen - lse) - 1.0f) * factor * scale * (1.0f - u * u);
+  const float d = chosen - lse, p = expf(d);
+  float g = (p - 1.0f) * factor;
+  if (sharp != 0) g -= sharp * p * ((d > -200.0f ? d : -200.0f) + entropy);
+  z[target] = g * scale * (1.0f - u * u);
 }
 
 // The logits of a block, before soft cap and scale.
@@ -124,7 +130,7 @@ static void linearCrossEntropy(Pool* pool, float* nll, float* dh, float* dw, con
       float* row = z + i * vocab;
       const LogitsRow v = logits_row(row, vocab, targets[r], scale, cap, false);
       nll[r] = v.lse - v.chosen;
-      if (dh || dw) logits_gradient(row, vocab, targets[r], v.lse, coef[r], scale, cap);
+      if (dh || dw) logits_gradient(row, vocab, targets[r], v.lse, coef[r], 0.0f, 0.0f, scale, cap);
     });
     if (dh || dw) block_backward(pool, dh ? dh + r0 * hidden : nullptr, dw, z, h + r0 * hidden, w, format, n, vocab, hidden);
   }
@@ -153,11 +159,11 @@ static void linearLogprobs(Pool* pool, float* logp, float* lse, float* entropy, 
   }
 }
 
-static void linearLogprobsBackward(Pool* pool, float* dh, float* dw, const float* dlogp, const float* lse, const float* h, const void* w, int64_t format,
-                                   const int32_t* targets, int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale) {
+static void linearLogprobsBackward(Pool* pool, float* dh, float* dw, const float* dlogp, const float* lse, const float* dentropy, const float* entropy, const float* h,
+                                   const void* w, int64_t format, const int32_t* targets, int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale) {
   if (rows <= 0 || vocab <= 0 || !targets_valid(pool, targets, rows, vocab, "linearLogprobsBackward")) return;
   if (!dw && rows > SKINNY) {
-    stream_logprobs_backward(pool, dh, dlogp, lse, h, w, format, targets, rows, vocab, hidden, softcap, logitScale);
+    stream_logprobs_backward(pool, dh, dlogp, lse, dentropy, entropy, h, w, format, targets, rows, vocab, hidden, softcap, logitScale);
     return;
   }
   const float cap = static_cast<float>(softcap), scale = static_cast<float>(logitScale);
@@ -170,7 +176,7 @@ static void linearLogprobsBackward(Pool* pool, float* dh, float* dw, const float
       const int64_t r = r0 + i;
       float* row = z + i * vocab;
       if (cap > 0 || scale != 1.0f) soft_cap_row(row, vocab, scale, cap);
-      logits_gradient(row, vocab, targets[r], lse[r], -dlogp[r], scale, cap);
+      logits_gradient(row, vocab, targets[r], lse[r], -dlogp[r], dentropy ? dentropy[r] : 0.0f, dentropy ? entropy[r] : 0.0f, scale, cap);
     });
     block_backward(pool, dh ? dh + r0 * hidden : nullptr, dw, z, h + r0 * hidden, w, format, n, vocab, hidden);
   }

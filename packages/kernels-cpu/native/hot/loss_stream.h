@@ -21,6 +21,10 @@ struct Stream {
   const void* w;
   const int32_t* targets;
   const float* lse;  // known log-sum-exp of the rows (a backward pass), or nullptr
+  // With the gradient by the entropies, which are known then; both or neither. The weights are p · (factor - sharp · (log p + entropy)) instead of p.
+  const float* sharp;
+  const float* known;
+  const float* dlogp;
   int64_t format, rowBytes, rows, vocab, hidden;
   float cap, scale;
   bool gradient, entropy;
@@ -71,6 +75,7 @@ SLOTH_INLINE void stream_row(const Stream& s, float* z, int64_t v0, int64_t n, i
   const vf shift = vset(most == -INFINITY ? 0.0f : most);
   vf sum = vzero(), mean = vzero();
   const vf inv = vset(s.cap > 0 ? 1.0f / s.cap : 0.0f), one = vset(1.0f);
+  const vf slope = vset(s.sharp ? -s.sharp[row] : 0.0f), level = vset(s.sharp ? -s.dlogp[row] - s.sharp[row] * s.known[row] : 0.0f);
   for (int64_t c = 0; c < padded; c += VW) {
     const vf v = vload(z + c);
     const vf d = vsub(v, shift);
@@ -81,6 +86,7 @@ SLOTH_INLINE void stream_row(const Stream& s, float* z, int64_t v0, int64_t n, i
       const vf u = vmul(vmax(v, vset(-s.cap)), inv);
       p = vmul(p, vfnma(u, u, one));
     }
+    if (s.sharp) p = vmul(p, vfma(slope, vmax(d, vset(-200.0f)), level));
     vstore(z + c, p);
   }
   const float f = most == *m ? 1.0f : exp_one(*m - most);
@@ -188,9 +194,16 @@ static float stream_nll(const Stream& s, const StreamSum& r, int64_t row) {
   return static_cast<float>(own > -20 ? log1p(r.rest * exp(-own)) : log(r.all) - own);
 }
 
-// dh[row] = factor · scale · (sum of p · slope · w - (1 - p[target]) · slope[target] · w[target]), the sum being over the others.
+// dh[row] = factor · scale · (sum of p · slope · w - (1 - p[target]) · slope[target] · w[target]), the sum being over the others. With the gradient by the
+// entropies the weights hold the factor already.
 static void stream_gradient(const Stream& s, const StreamSum& r, int64_t row, float factor, float* dh) {
-  const float own = static_cast<float>(-(r.rest / r.all) * static_cast<double>(s.slope[row]) * static_cast<double>(factor) * static_cast<double>(s.scale));
+  double target = -(r.rest / r.all) * static_cast<double>(factor);
+  if (s.sharp) {
+    const double log = static_cast<double>(s.chosen[row]) - static_cast<double>(s.lse[row]), p = exp(log);
+    if (p > 0) target -= static_cast<double>(s.sharp[row]) * p * (log + static_cast<double>(s.known[row]));
+    factor = 1.0f;
+  }
+  const float own = static_cast<float>(target * static_cast<double>(s.slope[row]) * static_cast<double>(s.scale));
   const uint8_t* w = static_cast<const uint8_t*>(s.w) + static_cast<int64_t>(s.targets[row]) * s.rowBytes;
   SLOTH_WITH_FORMAT(s.format, F, decode_row<F>(w, 0, s.hidden, dh))
   for (int64_t c = 0; c < s.hidden; c++) dh[c] *= own;
@@ -209,7 +222,8 @@ static void stream_gradient(const Stream& s, const StreamSum& r, int64_t row, fl
 // Runs the pass over rows in blocks; finish(stream, first row of the block, row in the block) is called for every row, in parallel.
 template <class Finish>
 static void stream_run(Pool* pool, const float* h, const void* w, int64_t format, const int32_t* targets, const float* lse, int64_t rows, int64_t vocab,
-                       int64_t hidden, double softcap, double logitScale, bool gradient, bool entropy, Finish&& finish) {
+                       int64_t hidden, double softcap, double logitScale, bool gradient, bool entropy, const float* dlogp, const float* sharp,
+                       const float* known, Finish&& finish) {
   const int64_t blocks = ceil_div(rows, STREAM_ROWS), block = ceil_div(rows, blocks);
   Stream s = {};
   s.w = w;
@@ -232,6 +246,11 @@ static void stream_run(Pool* pool, const float* h, const void* w, int64_t format
     s.h = h + r0 * hidden;
     s.targets = targets + r0;
     s.lse = lse ? lse + r0 : nullptr;
+    if (sharp) {
+      s.sharp = sharp + r0;
+      s.known = known + r0;
+      s.dlogp = dlogp + r0;
+    }
     s.rest = sums;
     s.weighted = sums + s.parts * block;
     s.m = reinterpret_cast<float*>(s.weighted + s.parts * block);
@@ -260,7 +279,7 @@ static void stream_run(Pool* pool, const float* h, const void* w, int64_t format
 
 static void stream_cross_entropy(Pool* pool, float* nll, float* dh, const float* h, const void* w, int64_t format, const int32_t* targets, const float* coef,
                                  int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale) {
-  stream_run(pool, h, w, format, targets, nullptr, rows, vocab, hidden, softcap, logitScale, dh != nullptr, false, [=](const Stream& s, int64_t r0, int64_t r) {
+  stream_run(pool, h, w, format, targets, nullptr, rows, vocab, hidden, softcap, logitScale, dh != nullptr, false, nullptr, nullptr, nullptr, [=](const Stream& s, int64_t r0, int64_t r) {
     const StreamSum sum = stream_sum(s, r);
     nll[r0 + r] = stream_nll(s, sum, r);
     if (dh) stream_gradient(s, sum, r, coef[r0 + r], dh + (r0 + r) * hidden);
@@ -269,7 +288,7 @@ static void stream_cross_entropy(Pool* pool, float* nll, float* dh, const float*
 
 static void stream_logprobs(Pool* pool, float* logp, float* lse, float* entropy, const float* h, const void* w, int64_t format, const int32_t* targets,
                             int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale) {
-  stream_run(pool, h, w, format, targets, nullptr, rows, vocab, hidden, softcap, logitScale, false, entropy != nullptr, [=](const Stream& s, int64_t r0, int64_t r) {
+  stream_run(pool, h, w, format, targets, nullptr, rows, vocab, hidden, softcap, logitScale, false, entropy != nullptr, nullptr, nullptr, nullptr, [=](const Stream& s, int64_t r0, int64_t r) {
     const StreamSum sum = stream_sum(s, r);
     logp[r0 + r] = -stream_nll(s, sum, r);
     lse[r0 + r] = static_cast<float>(static_cast<double>(sum.m) + log(sum.all));
@@ -277,8 +296,8 @@ static void stream_logprobs(Pool* pool, float* logp, float* lse, float* entropy,
   });
 }
 
-static void stream_logprobs_backward(Pool* pool, float* dh, const float* dlogp, const float* lse, const float* h, const void* w, int64_t format,
-                                     const int32_t* targets, int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale) {
-  stream_run(pool, h, w, format, targets, lse, rows, vocab, hidden, softcap, logitScale, true, false,
+static void stream_logprobs_backward(Pool* pool, float* dh, const float* dlogp, const float* lse, const float* dentropy, const float* entropy, const float* h,
+                                     const void* w, int64_t format, const int32_t* targets, int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale) {
+  stream_run(pool, h, w, format, targets, lse, rows, vocab, hidden, softcap, logitScale, true, false, dlogp, dentropy, entropy,
              [=](const Stream& s, int64_t r0, int64_t r) { stream_gradient(s, stream_sum(s, r), r, -dlogp[r0 + r], dh + (r0 + r) * hidden); });
 }

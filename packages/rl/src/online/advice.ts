@@ -93,7 +93,7 @@ export class Adviser {
     if (entropy !== undefined && firstEntropy !== undefined && firstEntropy > 0.1 && entropy < 0.1 * firstEntropy)
       say(
         "SLOTH_RL_ENTROPY_COLLAPSE",
-        `The entropy has fallen from ${firstEntropy.toPrecision(3)} to ${entropy.toPrecision(3)} nats: completions of a prompt are nearly equal, so that little is left to learn from. Raise temperature or clipHigh (0.28), or lower learningRate.`,
+        `The entropy has fallen from ${firstEntropy.toPrecision(3)} to ${entropy.toPrecision(3)} nats: completions of a prompt are nearly equal, so that little is left to learn from. Raise temperature or clipHigh (0.28), set adaptiveEntropy or an entropyCoef (0.001 to 0.01), or lower learningRate.`,
         { first: firstEntropy, entropy },
       )
     return found

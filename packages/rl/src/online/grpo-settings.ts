@@ -183,6 +183,41 @@ export const grpoSettingsSchema = (defaults: GrpoDefaults) =>
         aka: ["top_entropy_quantile"],
       })
       .pipe(withDefault(1)),
+    entropyCoef: field
+      .number({
+        description:
+          "Weight of the entropy bonus, which keeps completions varied; below 0 it sharpens them. With adaptiveEntropy it is where the weight begins.",
+        aka: ["entropy_coef"],
+      })
+      .pipe(withDefault(0)),
+    adaptiveEntropy: field
+      .boolean({
+        description:
+          "Steer the weight of the entropy bonus: it acts while the entropy is at or below entropyTarget, growing by entropyCoefDelta a step, and shrinks above.",
+        aka: ["use_adaptive_entropy"],
+      })
+      .pipe(withDefault(false)),
+    entropyTarget: field
+      .number({
+        description: "adaptiveEntropy: the entropy to stay above.",
+        unit: "nats a token",
+        min: 0,
+        aka: ["entropy_target"],
+      })
+      .pipe(withDefault(0.2)),
+    entropyCoefDelta: field
+      .number({
+        description: "adaptiveEntropy: what the weight changes by after a step.",
+        above: 0,
+        aka: ["entropy_coef_delta"],
+      })
+      .pipe(withDefault(0.005)),
+    entropyCoefMin: field
+      .number({ description: "adaptiveEntropy: smallest weight.", min: 0, aka: ["entropy_coef_min"] })
+      .pipe(withDefault(0)),
+    entropyCoefMax: field
+      .number({ description: "adaptiveEntropy: largest weight.", min: 0, aka: ["entropy_coef_max"] })
+      .pipe(withDefault(1)),
     offPolicyThreshold: field
       .number({
         description: "Leave out completions of negative advantage that have drifted further than this, nats a token.",

@@ -182,6 +182,15 @@ const policy = <const Name extends string>(name: Name, defaults: GrpoDefaults) =
           `correction is "${correction}" and temperature is ${temperature}.`,
           "Sampling log-probs are those before the temperature: leave correction at none, or temperature at 1.",
         )
+      if (settings.adaptiveEntropy) {
+        const { entropyCoef: coef, entropyCoefMin: low, entropyCoefMax: high } = settings
+        if (low > high || coef < low || coef > high)
+          throw settingsError(
+            name,
+            `entropyCoef is ${coef}, and adaptiveEntropy holds it between ${low} and ${high}.`,
+            "Give entropyCoefMin <= entropyCoef <= entropyCoefMax.",
+          )
+      }
       // A rounded cache samples from a slightly different policy, as another engine does; the log-probs that it sampled with are before the temperature.
       const rounded = settings.kvCache !== "f32" && temperature === 1
       const stale = settings.importance === "token" ? "token_truncate" : "sequence_truncate"
@@ -206,6 +215,17 @@ const policy = <const Name extends string>(name: Name, defaults: GrpoDefaults) =
           lambdaNegative: settings.vespoLambdaNegative,
         },
         topEntropy: settings.topEntropy,
+        entropyCoef: settings.entropyCoef,
+        ...(settings.adaptiveEntropy
+          ? {
+              adaptiveEntropy: {
+                target: settings.entropyTarget,
+                delta: settings.entropyCoefDelta,
+                min: settings.entropyCoefMin,
+                max: settings.entropyCoefMax,
+              },
+            }
+          : {}),
         ...(settings.offPolicyThreshold === undefined ? {} : { offPolicyThreshold: settings.offPolicyThreshold }),
         ...(mode === undefined
           ? {}

@@ -138,6 +138,61 @@ describe("steps of a tiny Llama", () => {
     expect((await thrown(() => policyObjectiveLoss({ topEntropy: 0 }))).code).toBe("SLOTH_RL_SETTINGS")
   })
 
+  test("an entropy bonus: the same in one micro-batch as in several, and it raises the entropy", async () => {
+    const flat = all.map((unit) => ({ ...unit, samples: unit.samples.map((s) => ({ ...s, advantage: 0 })) }))
+    const entropies = (entropyCoef: number, budget?: number) =>
+      withRunner(
+        policyObjectiveLoss({ entropyCoef }),
+        async (step) => {
+          const found: number[] = []
+          for (let s = 1; s <= 10; s++) found.push((await step(s, flat)).metrics["entropy"]!)
+          return found
+        },
+        budget,
+      )
+    const [up, split, down, none] = [
+      await entropies(0.1),
+      await entropies(0.1, 8),
+      await entropies(-0.1),
+      await entropies(0),
+    ]
+    // AdamW divides a gradient by its own size, so that rounding moves an update by far less than 1e-3 of a step of 1e-2 in ten steps.
+    for (const [i, h] of split.entries()) expect(h).toBeCloseTo(up[i]!, 3)
+    expect(up.at(-1)!).toBeGreaterThan(up[0]! + 0.01)
+    expect(down.at(-1)!).toBeLessThan(down[0]! - 0.01)
+    // Without advantages and bonus there is no gradient.
+    expect(none.at(-1)).toBe(none[0])
+  })
+
+  test("an adaptive bonus begins when the entropy is at its target, and goes on after a restart", async () => {
+    const settings = (target: number) =>
+      ({ entropyCoef: 0.01, adaptiveEntropy: { target, delta: 0.005, min: 0, max: 0.02 } }) as const
+    const weights = (target: number, restart = false) => {
+      let loss = policyObjectiveLoss(settings(target))
+      return withRunner(
+        { ...loss, compute: (batch) => loss.compute(batch) },
+        async (step) => {
+          const found: number[] = []
+          for (let s = 1; s <= 5; s++) {
+            found.push((await step(s, all)).metrics["entropy_coef"]!)
+            if (!restart) continue
+            const saved = JSON.parse(JSON.stringify(loss.state!.save())) as unknown
+            loss = policyObjectiveLoss(settings(target))
+            loss.state!.restore(saved)
+          }
+          return found
+        },
+        8,
+      )
+    }
+    // The entropy of a fresh model is near log(vocab), far above 0.1 and far below 100.
+    const [high, low] = [await weights(100), await weights(0.1)]
+    expect(high[0]).toBe(0)
+    for (const [i, w] of [0.015, 0.02, 0.02, 0.02].entries()) expect(high[i + 1]).toBeCloseTo(w, 12)
+    expect(low).toEqual([0, 0, 0, 0, 0])
+    expect(await weights(100, true)).toEqual(high)
+  })
+
   test("twenty steps make the rewarded completions likelier", () =>
     withRunner(policyObjectiveLoss({ loss: "dr_grpo", maxCompletionLength: 4 }), async (step, model) => {
       const batch = buildMicroBatch(all)

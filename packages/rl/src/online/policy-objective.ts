@@ -2,6 +2,7 @@ import type { LogprobBatch, LogprobLoss, LogprobResult } from "@sloth/train"
 import { packCounts, requireWholeStep, unpackCounts } from "../internal/counts.ts"
 import { settingsError } from "../internal/settings.ts"
 import { pick, putGradient } from "../preference/completions-unit.ts"
+import { EntropyControl, type AdaptiveEntropySettings } from "./entropy-control.ts"
 import { maskedCount } from "./importance.ts"
 import {
   entropyThreshold,
@@ -15,7 +16,9 @@ import { rlooLoss } from "./rloo.ts"
 import type { SampledUnit } from "./sampled-unit.ts"
 
 /** Settings of {@link policyObjectiveLoss}. */
-export interface PolicyObjectiveSettings extends Omit<PolicyLossSettings, "entropyThreshold" | "entropyCoef"> {
+export interface PolicyObjectiveSettings extends Omit<PolicyLossSettings, "entropyThreshold"> {
+  /** Steers the weight of the entropy bonus, which then begins at `entropyCoef`. */
+  readonly adaptiveEntropy?: AdaptiveEntropySettings
   /** Share of the tokens, those of the highest entropy, that are learnt from; 1 takes all. Below 1 a step must fit into one micro-batch. */
   readonly topEntropy: number
   /** Tokens that dapo, cispo and vespo divide by, where a generated batch feeds several steps: those of an average step. Units may bring their own (`stepTokens`). */
@@ -52,12 +55,38 @@ const sequencesOf = (batch: LogprobBatch<SampledUnit>): PolicySequence[] =>
   )
 
 /** Puts gradients, an array a completion, in their places. */
-const resultOf = (batch: LogprobBatch<SampledUnit>, { loss, gradients, metrics }: PolicyResult): LogprobResult => {
-  const dlogp = new Float64Array(batch.logprobs.length)
-  let at = 0
-  for (const [u, { completions }] of batch.units.entries())
-    for (const positions of completions) putGradient(dlogp, batch.starts[u]!, positions, gradients[at++]!)
-  return { loss, dlogp, metrics }
+const resultOf = (
+  batch: LogprobBatch<SampledUnit>,
+  { loss, gradients, entropyGradients, metrics }: PolicyResult,
+): LogprobResult => {
+  const placed = (values: readonly Float64Array[]): Float64Array => {
+    const all = new Float64Array(batch.logprobs.length)
+    let at = 0
+    for (const [u, { completions }] of batch.units.entries())
+      for (const positions of completions) putGradient(all, batch.starts[u]!, positions, values[at++]!)
+    return all
+  }
+  return {
+    loss,
+    dlogp: placed(gradients),
+    ...(entropyGradients === undefined ? {} : { dentropy: placed(entropyGradients) }),
+    metrics,
+  }
+}
+
+/** Entropies of the tokens that count, added up, and how many they are. */
+const entropySum = (
+  sequences: readonly PolicySequence[],
+  threshold: number | undefined,
+): { readonly sum: number; readonly tokens: number } => {
+  let [sum, tokens] = [0, 0]
+  for (const { entropy, mask } of sequences)
+    for (const [t, h] of entropy!.entries()) {
+      if ((mask !== undefined && mask[t] === 0) || (threshold !== undefined && h < threshold)) continue
+      sum += h
+      tokens++
+    }
+  return { sum, tokens }
 }
 
 /**
@@ -65,16 +94,22 @@ const resultOf = (batch: LogprobBatch<SampledUnit>, { loss, gradients, metrics }
  * adapter. Errors: SLOTH_RL_SETTINGS, SLOTH_RL_STEP_SPLIT.
  */
 export const policyObjectiveLoss = (given: Partial<PolicyObjectiveSettings> = {}): LogprobLoss<SampledUnit> => {
-  const { topEntropy, generationTokens, temperature, ...settings } = { ...POLICY_OBJECTIVE_DEFAULTS, ...given }
+  const { topEntropy, generationTokens, temperature, entropyCoef, adaptiveEntropy, ...settings } = {
+    ...POLICY_OBJECTIVE_DEFAULTS,
+    ...given,
+  }
   if (!(topEntropy > 0 && topEntropy <= 1))
     throw settingsError("policy gradient", `topEntropy is ${topEntropy}.`, "Give a share above 0 and up to 1.")
   const masked = topEntropy < 1
+  const control = adaptiveEntropy === undefined ? undefined : new EntropyControl(entropyCoef, adaptiveEntropy)
+  const hasBonus = entropyCoef !== 0 || control !== undefined
   return {
     kind: "logprobs",
     reference: settings.beta !== 0,
     ...(temperature === undefined ? {} : { temperature }),
     entropy: true,
     size: sizeOf,
+    ...(control === undefined ? {} : { state: control }),
     compute: (batch) => {
       if (masked) requireWholeStep(batch, sizeOf, "An entropy mask")
       const sequences = sequencesOf(batch)
@@ -82,8 +117,28 @@ export const policyObjectiveLoss = (given: Partial<PolicyObjectiveSettings> = {}
         ...unpackCounts(batch.normaliser),
         generationTokens: generationTokens ?? batch.units[0]?.stepTokens,
       }
-      const threshold = masked ? { entropyThreshold: entropyThreshold(sequences, topEntropy).threshold } : {}
-      return resultOf(batch, policyLoss(sequences, { ...settings, ...threshold, entropyCoef: 0 }, totals))
+      const top = masked ? entropyThreshold(sequences, topEntropy) : undefined
+      const coef = control === undefined ? entropyCoef : control.weight(batch.step)
+      const result = resultOf(
+        batch,
+        policyLoss(
+          sequences,
+          { ...settings, ...(top === undefined ? {} : { entropyThreshold: top.threshold }), entropyCoef: coef },
+          { ...totals, ...(top === undefined ? {} : { entropyTokens: top.tokens }) },
+        ),
+      )
+      if (!hasBonus) return result
+      const { sum, tokens } = entropySum(sequences, top?.threshold)
+      control?.add(batch.step, sum, tokens)
+      return {
+        ...result,
+        metrics: {
+          ...result.metrics,
+          policy_loss: result.loss + (coef * sum) / Math.max(1, top?.tokens ?? totals.tokens),
+          // Figures of the parts of a step are added up: the weight is one of them.
+          ...(batch.indices.includes(0) ? { entropy_coef: coef } : {}),
+        },
+      }
     },
   }
 }

@@ -64,7 +64,7 @@ export const linearCrossEntropy = (h: Tensor, w: Tensor, targets: Tensor, coef: 
   return apply(h.engine, crossEntropyOp, head, [h, w, targets, coef])[0]!
 }
 
-// Inputs: h [rows, hidden], W [vocab, hidden], targets i32 [rows]. Outputs: logp [rows], entropy [rows]. Extra: lse [rows].
+// Inputs: h [rows, hidden], W [vocab, hidden], targets i32 [rows]. Outputs: logp [rows], entropy [rows]. Extra: lse [rows], entropy [rows].
 const logprobsOp: Op<HeadShape & { entropy: boolean }> = {
   name: "linearLogprobs",
   saves: () => [true, true, true],
@@ -86,19 +86,24 @@ const logprobsOp: Op<HeadShape & { entropy: boolean }> = {
       p.softcap,
       p.logitScale,
     )
-    return { outputs: entropy === undefined ? [logp] : [logp, entropy], extra: [lse] }
+    return { outputs: entropy === undefined ? [logp] : [logp, entropy], extra: [lse, entropy] }
   },
-  backward: ({ engine, params: p, saved, gradients: [dlogp], sink }) => {
+  backward: ({ engine, params: p, saved, gradients, sink }) => {
     const [h, w, targets, lse] = [saved(0)!, saved(1)!, saved(2)!, saved(3)!]
+    const dentropy = gradients[1]
+    const entropy = dentropy === undefined ? undefined : saved(4)!
     const [rows, hidden] = h.shape as [number, number]
+    const dlogp = gradients[0] ?? engine.zeros([rows])
     const dh = engine.empty(h.shape)
     const dw = sink.needs(1) ? sink.target(1, w.shape) : undefined
     if (dw?.accumulate === 0) engine.backend.kernels.fill(dw.tensor.handle, 0, dw.tensor.size)
     engine.backend.kernels.linearLogprobsBackward(
       dh.handle,
       handleOf(dw?.tensor),
-      dlogp!.handle,
+      dlogp.handle,
       lse.handle,
+      handleOf(dentropy),
+      handleOf(entropy),
       h.handle,
       w.handle,
       weightFormat(w.dtype).code,
@@ -115,7 +120,7 @@ const logprobsOp: Op<HeadShape & { entropy: boolean }> = {
 }
 
 /**
- * log softmax(logits[i])[targets[i]] in nats, f32 [rows], differentiable in h and W; with `entropy` also the entropy of each row's distribution (nats, no gradient).
+ * log softmax(logits[i])[targets[i]] in nats, f32 [rows]; with `entropy` also the entropy of each row's distribution, nats. Both are differentiable in h and W.
  * Logits are never held for more than a block of rows.
  */
 export const linearLogprobs = (

@@ -43,7 +43,8 @@ function logSumExp(row: ArrayLike<number>, start: number, n: number): number {
 }
 
 /**
- * Adds the gradient of Σ factor[i] · nll[i] of one chunk: d nll / d logit = softmax - onehot(target), times the slope of the soft cap.
+ * Adds the gradient of Σ factor[i] · nll[i] of one chunk: d nll / d logit = softmax - onehot(target), times the slope of the soft cap. With `entropy` also that of
+ * Σ entropy.factor[i] · entropy[i]: d entropy / d logit = -p · (log p + entropy).
  * hiddenTotal [count, hidden] and weightTotal [vocab, hidden] receive it when they are given.
  */
 function addGradient(
@@ -56,6 +57,7 @@ function addGradient(
   factor: Float64Array,
   hiddenTotal: Float64Array | undefined,
   weightTotal: Float64Array | undefined,
+  entropy?: { readonly factor: Float64Array; readonly value: Float64Array },
 ): void {
   const { h, weight, vocab, hidden, softcap, logitScale } = head
   for (let token = 0; token < vocab; token++) {
@@ -63,7 +65,12 @@ function addGradient(
     for (let i = 0; i < count; i++) {
       const logit = logits[i * vocab + token]!
       const slope = softcap > 0 ? 1 - (logit / softcap) ** 2 : 1
-      const d = factor[i]! * (Math.exp(logit - lse[i]!) - (targets[first + i] === token ? 1 : 0)) * slope * logitScale
+      const log = logit - lse[i]!
+      const p = Math.exp(log)
+      let d = factor[i]! * (p - (targets[first + i] === token ? 1 : 0))
+      // A logit of -infinity has probability 0 and no gradient.
+      if (entropy !== undefined && p > 0) d -= entropy.factor[i]! * p * (log + entropy.value[i]!)
+      d *= slope * logitScale
       if (hiddenTotal !== undefined) addScaled(hiddenTotal, i * hidden, d, row, 0, hidden)
       if (weightTotal !== undefined) addScaled(weightTotal, token * hidden, d, h, (first + i) * hidden, hidden)
     }
@@ -171,11 +178,14 @@ export const lossKernels = (define: Define): Pick<RequiredKernels, Names> => ({
 
   linearLogprobsBackward: define(
     "linearLogprobsBackward",
-    (c, dh, dw, dlogp, lse, h, w, format, targets, rows, vocab, hidden, softcap, logitScale) => {
+    (c, dh, dw, dlogp, lse, dentropy, entropy, h, w, format, targets, rows, vocab, hidden, softcap, logitScale) => {
       const head = checkHead(c, h, w, format, rows, vocab, hidden, softcap, logitScale)
       const wanted = checkTargets(c, targets, rows, vocab)
       const factors = c.float("dlogp", dlogp, rows)
       const logs = c.float("lse", lse, rows)
+      const entropyFactors = c.maybeFloat("dentropy", dentropy, rows)
+      const entropies =
+        entropyFactors === undefined ? c.maybeFloat("entropy", entropy, rows) : c.float("entropy", entropy, rows)
       const hiddenOut = c.floatOut("dh", dh, rows * hidden)
       const weightOut = c.maybeFloatOut("dw", dw, vocab * hidden)
       const weightTotal = weightOut && new Float64Array(vocab * hidden)
@@ -186,7 +196,10 @@ export const lossKernels = (define: Define): Pick<RequiredKernels, Names> => ({
         // logp is -nll.
         const factor = new Float64Array(factors.subarray(first, first + count)).map((value) => -value)
         const lseOfChunk = new Float64Array(logs.subarray(first, first + count))
-        addGradient(head, first, count, logits, lseOfChunk, wanted, factor, hiddenTotal, weightTotal)
+        const part = (values: FloatArray): Float64Array => new Float64Array(values.subarray(first, first + count))
+        const byEntropy =
+          entropyFactors === undefined ? undefined : { factor: part(entropyFactors), value: part(entropies!) }
+        addGradient(head, first, count, logits, lseOfChunk, wanted, factor, hiddenTotal, weightTotal, byEntropy)
         hiddenOut.set(hiddenTotal, first * hidden)
       }
       if (weightOut !== undefined && weightTotal !== undefined) addTotals(weightOut, weightTotal)

@@ -40,7 +40,8 @@ export const signatures: Record<keyof RequiredKernels, string> = {
     "dq* dk* dv* dsinks? dout* out* lse* q* ldq# k* ldk# v* ldv# segments* count# tokens# heads# kvHeads# headDim# scale. window# softcap. sinks?",
   linearCrossEntropy: "nll* dh? dw? h* w* format# targets* coef? rows# vocab# hidden# softcap. logitScale.",
   linearLogprobs: "logp* lse* entropy? h* w* format# targets* rows# vocab# hidden# softcap. logitScale.",
-  linearLogprobsBackward: "dh* dw? dlogp* lse* h* w* format# targets* rows# vocab# hidden# softcap. logitScale.",
+  linearLogprobsBackward:
+    "dh* dw? dlogp* lse* dentropy? entropy? h* w* format# targets* rows# vocab# hidden# softcap. logitScale.",
   adamw: "p* g* m* v* n# lr. beta1. beta2. eps. weightDecay. step# gradScale.",
   adamw8bit: "p* g* m8* v8* mAbs* vAbs* n# lr. beta1. beta2. eps. weightDecay. step# gradScale.",
   cacheWrite: "kCache~ vCache~ format# k* ldk# v* ldv# slots* rows# width#",

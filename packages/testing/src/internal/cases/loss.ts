@@ -117,23 +117,46 @@ export const lossCases: Cases<"linearCrossEntropy" | "linearLogprobs" | "linearL
     const { rows, vocab, hidden, softcap, logitScale } = x
     const [h, w, targets] = [t.floats(x.h), t.bytes(x.w.bytes), t.integers(x.targets)]
     const shape = [rows, vocab, hidden, softcap, logitScale] as const
-    const [logp, freshLse] = [t.output(rows), t.output(rows)]
-    t.call("linearLogprobs", logp, freshLse, NONE, h, w, format, targets, ...shape)
+    const [logp, freshLse, freshEntropy] = [t.output(rows), t.output(rows), t.output(rows)]
+    t.call("linearLogprobs", logp, freshLse, freshEntropy, h, w, format, targets, ...shape)
     const lse = t.floats(t.exact(freshLse))
+    const entropies = t.exact(freshEntropy)
+    const entropy = t.floats(entropies)
     const factors = x.data.floats(rows, 0.5)
     const dlogp = t.floats(factors)
     const dw0 = x.data.floats(vocab * hidden, 0.1)
+    const entropyFactors = x.data.floats(rows, 0.5)
+    const dentropy = t.floats(entropyFactors)
     // exp(logit - lse) with a given lse: its own f32 rounding counts as well.
     const relative = (softmaxError(x) + F32 * largest(t.exact(freshLse))) * slopeFactor(x)
     const bound = relative * gradientScale(x)
     for (const wantsW of [false, true]) {
       const dh = t.output(rows * hidden)
       const dw = wantsW ? t.output(vocab * hidden, dw0) : NONE
-      t.call("linearLogprobsBackward", dh, dw, dlogp, lse, h, w, format, targets, ...shape)
+      t.call("linearLogprobsBackward", dh, dw, dlogp, lse, NONE, NONE, h, w, format, targets, ...shape)
       await t.compare(dh, (i) => bound * Math.abs(factors[Math.floor(i / hidden)]!), "dh")
       if (typeof dw !== "number") {
         const bound = relative * logitScale * largest(factors) * largest(x.h) * (1 + Math.sqrt(rows))
         await t.compare(dw, bound + 4 * F32 * largest(dw0), "dw")
+      }
+    }
+    // By the entropy the gradient is p · (log p + entropy). Its error is that of p, times the factor, and that of the factor: log p has the logit's and the rounding of
+    // numbers as large as it is. p · |log p| is at most 1/e, and sums to the entropy.
+    const factorError = relative + F32 * (largest(t.exact(freshLse)) + 4 * largest(entropies) + 16)
+    const entropyBound = (relative * 2 * (1 + largest(entropies)) + factorError * slopeFactor(x)) * gradientScale(x)
+    for (const wantsW of [false, true]) {
+      const dh = t.output(rows * hidden)
+      const dw = wantsW ? t.output(vocab * hidden, dw0) : NONE
+      t.call("linearLogprobsBackward", dh, dw, dlogp, lse, dentropy, entropy, h, w, format, targets, ...shape)
+      const of = (i: number): number =>
+        bound * Math.abs(factors[Math.floor(i / hidden)]!) +
+        entropyBound * Math.abs(entropyFactors[Math.floor(i / hidden)]!)
+      await t.compare(dh, of, "dh with the entropy")
+      if (typeof dw !== "number") {
+        const size = logitScale * largest(x.h) * (1 + Math.sqrt(rows))
+        const both =
+          relative * largest(factors) + (entropyBound / Math.max(1e-30, gradientScale(x))) * largest(entropyFactors)
+        await t.compare(dw, both * size + 4 * F32 * largest(dw0), "dw with the entropy")
       }
     }
   }),
