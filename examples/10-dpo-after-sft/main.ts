@@ -31,13 +31,10 @@ const taught = await sloth.train({
 })
 console.log(`taught: loss ${taught.finalLoss.toFixed(3)}`)
 
-// DPO keeps near a reference: the model without its adapter. For that to be the taught model, its adapter is merged into the weights first.
-const merged = await sloth.export({ model: taught.run, format: "safetensors-f32", to: "runs/taught" })
-
-// Then which of them is wanted.
+// Then which of them is wanted. The run goes on with the adapter of the first one, and DPO keeps near the model as the first one left it.
 const margins: number[] = []
 const preferred = await sloth.train({
-  model: merged.path,
+  model: taught.run,
   method: "dpo",
   settings: { beta: 0.1, loss: ["sigmoid", "sft"], lossWeights: [1, 0.2] },
   data: answers.map(([q, short, wordy]) => ({
@@ -47,7 +44,6 @@ const preferred = await sloth.train({
   })),
   steps: 10,
   batch: 6,
-  rank: 8,
   learningRate: 1e-3,
   onEvent: (event) => {
     if (event.type !== "step") return

@@ -167,6 +167,26 @@ export class CausalLM<C extends ModelShape = ModelShape> implements Disposable {
     return list
   }
 
+  /**
+   * What the adapters are now becomes what passes with adapters off are made with; fresh adapters can then be attached. A method that compares with the model that a run
+   * began with needs it.
+   */
+  keepAsReference(): void {
+    this.dropReference()
+    for (const layer of this.linears.values()) {
+      layer.reference = layer.adapter
+      layer.adapter = undefined
+    }
+  }
+
+  /** Passes with adapters off are those of the base model again. */
+  dropReference(): void {
+    for (const layer of this.linears.values()) {
+      for (const tensor of Object.values(layer.reference?.tensors ?? {})) tensor.dispose()
+      layer.reference = undefined
+    }
+  }
+
   /** Frees gradients of all trainable tensors. */
   clearGradients(): void {
     for (const { tensor } of this.trainables()) tensor.slot?.clear()
@@ -174,6 +194,7 @@ export class CausalLM<C extends ModelShape = ModelShape> implements Disposable {
 
   [Symbol.dispose](): void {
     this.clearGradients()
+    this.dropReference()
     for (const layer of this.linears.values()) {
       for (const tensor of Object.values(layer.adapter?.tensors ?? {})) tensor.dispose()
       layer.adapter = undefined

@@ -155,6 +155,12 @@ const dataPaths = (cwd: string, data: Rows): readonly string[] =>
     ? []
     : (typeof data === "string" ? [data] : (data as readonly string[])).map((path) => absolutePath(cwd, path))
 
+/** What it means that the model is a run with an adapter. */
+const goesOnNote = (model: string, { referenceModel }: TrainConfig): string =>
+  `Going on with the adapter of ${model}. Methods with a reference compare with ${
+    referenceModel === "start" ? "the model with that adapter as it is now" : "the model below that adapter"
+  }.`
+
 interface Inputs {
   readonly config: TrainConfigInput
   readonly resolved: TrainConfig
@@ -268,6 +274,7 @@ const prepareInputs = async (context: SlothContext, request: TrainRequest): Prom
     })
   const config = goesOn ? { ...given, adapter: source.adapter } : given
   const files = await openFiles(context, source)
+  if (goesOn) context.logger.info(goesOnNote(model, resolved))
   const settings = request.settings ?? (record?.settings === null ? undefined : record?.settings)
   const { rewards, names } = await resolveRewards(
     context.registry,

@@ -30,6 +30,11 @@ export const TRAIN_CONFIG_NAMES: { readonly [K in keyof TrainConfig]-?: ConfigNa
   evalFraction: { trl: "datasets' train_test_split(test_size)", unsloth: undefined },
   full: { trl: "no peft_config", unsloth: "full_finetuning" },
   adapter: { trl: "PeftModel.from_pretrained(is_trainable=True)", unsloth: "model_name of an adapter" },
+  referenceModel: {
+    trl: undefined,
+    unsloth: undefined,
+    note: "TRL's trainers copy the adapter of a PeftModel as the reference: start here",
+  },
   rank: same("r"),
   alpha: same("lora_alpha"),
   dropout: same("lora_dropout"),

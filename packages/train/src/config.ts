@@ -86,6 +86,12 @@ export const TrainConfigSchema = Schema.Struct({
       description: "Folder of a PEFT adapter to start from; its rank, alpha and targets are kept.",
     })
     .pipe(Schema.optionalKey),
+  referenceModel: field
+    .choice(["start", "base"], {
+      description:
+        "What methods with a reference compare with where a run starts from an adapter: the model with that adapter as it was, or the model below it.",
+    })
+    .pipe(withDefault("start")),
   rank: field.int({ description: "Rank of the LoRA.", min: 1, aka: ["r", "lora_r"] }).pipe(withDefault(16)),
   alpha: field
     .number({

@@ -36,7 +36,13 @@ export class TrainMeter implements Disposable {
   readonly #optimizer: AdamW
   readonly #loss: ObjectiveLoss
 
-  constructor(files: TrainModel, config: TrainConfig, loss: ObjectiveLoss, options: MeterOptions = {}) {
+  constructor(
+    files: TrainModel,
+    config: TrainConfig,
+    loss: ObjectiveLoss,
+    options: MeterOptions = {},
+    reference = false,
+  ) {
     this.#backend = createMeterBackend(options)
     this.#loss = loss
     const { memory } = this.#backend
@@ -44,7 +50,7 @@ export class TrainMeter implements Disposable {
     this.#model = files.build(new Engine(this.#backend))
     this.parameters = this.#model.parameterCount
     const built = live()
-    this.lora = makeTrainable(this.#model, config, config.adapter, { scoreHead: wantsScoreHead(loss) })
+    this.lora = makeTrainable(this.#model, config, config.adapter, { scoreHead: wantsScoreHead(loss), reference })
     const trainables = this.#model.trainables()
     const size = (group: string) =>
       trainables.filter((t) => t.group === group).reduce((n, t) => n + t.tensor.storage.bytes, 0)

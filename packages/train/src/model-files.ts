@@ -34,14 +34,15 @@ export const withAdapterSettings = (config: TrainConfig, given: TrainConfigInput
 
 /**
  * Makes a model trainable as the configuration says: a fresh LoRA, a LoRA from a folder, or all weights. Returns the LoRA's settings, undefined with full fine-tuning.
- * With `scoreHead` the model also gets a score head, unless the folder brought one.
+ * With `scoreHead` the model also gets a score head, unless the folder brought one. With `reference` passes with adapters off are those of the adapter that the
+ * configuration starts from, as it was.
  * Errors: SLOTH_ADAPTER_*.
  */
 export const makeTrainable = (
   model: CausalLM,
   config: TrainConfig,
   adapterFolder = config.adapter,
-  options: { readonly scoreHead?: boolean } = {},
+  options: { readonly scoreHead?: boolean; readonly reference?: boolean } = {},
 ): LoraConfig | undefined => {
   const withHead = (): void => {
     if (options.scoreHead === true && !model.hasScoreHead) model.addScoreHead(config.seed)
@@ -52,6 +53,12 @@ export const makeTrainable = (
     return undefined
   }
   if (adapterFolder !== undefined) {
+    // Modules that are trained whole have no second copy to compare with; the step refuses them.
+    const copied = options.reference === true && config.adapter !== undefined && config.referenceModel === "start"
+    if (copied && readPeftConfig(config.adapter).config.modulesToSave.length === 0) {
+      loadPeftAdapter(model, config.adapter)
+      model.keepAsReference()
+    }
     const { config: lora } = loadPeftAdapter(model, adapterFolder, { trainable: true })
     withHead()
     return lora

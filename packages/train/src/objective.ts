@@ -144,6 +144,9 @@ export type ObjectiveLoss<Unit extends TrainingUnit = TrainingUnit> =
 export const wantsScoreHead = (loss: ObjectiveLoss): boolean =>
   loss.kind === "values" || (loss.kind === "logprobs" && loss.values === true)
 
+/** True for losses that compare with a reference model. */
+export const wantsReference = (loss: ObjectiveLoss): boolean => loss.kind === "logprobs" && loss.reference === true
+
 /** What an objective may use while it prepares rows. */
 export interface PrepareContext {
   /** Its own settings, decoded by `config`; undefined when it has none. */

@@ -87,6 +87,8 @@ export interface OnlineObjective<Row = never, Unit extends TrainingUnit = Traini
     reuse(settings: unknown): Reuse
     /** The settings to go by where defaults depend on the engine that generates; those given when absent. */
     settings?(settings: unknown, rollout: RolloutFactory | undefined): unknown
+    /** True where the source compares with the reference model itself, as a KL divergence in rewards does. */
+    reference?(settings: unknown): boolean
     /** Refuses, before anything starts, what the source could not work with. */
     check?(settings: unknown, rewards: readonly Reward[]): void
     /** Opens the source for the rows of a run. */

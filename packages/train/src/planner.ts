@@ -53,6 +53,8 @@ export interface PlanInput {
     readonly splitForecast?: (unit: TrainingUnit, tokenBudget: number) => readonly TrainingUnit[]
     readonly rehearse?: (model: CausalLM) => void
   }
+  /** True where the method compares with a reference model. */
+  readonly reference?: boolean
   /** Split and policy that an earlier start of the run decided. */
   readonly decided?: Pick<RunPlan, "tokenBudget" | "policy" | "packing">
   readonly meter?: MeterOptions
@@ -115,7 +117,7 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
       next: "Check the mask setting and that rows have answers within maxLength.",
     })
   const runtimeBytes = input.runtimeBytes ?? residentBytes()
-  using meter = new TrainMeter(model, config, loss, input.meter)
+  using meter = new TrainMeter(model, config, loss, input.meter, input.reference)
   const budgetBytes = config.memoryBudget ?? Math.floor(deviceMemory(input.memoryBytes) * 0.8)
   const { standing } = meter
   const weightBytes = standing.mappedBytes + standing.weightBytes

@@ -67,6 +67,7 @@ export const hashConfig = (
     .filter(([key]) => !(extendable && (key === "steps" || key === "epochs")))
     // Runs from before there was a choice have the hash of f32.
     .filter(([key, value]) => !(key === "precision" && value === "f32"))
+    .filter(([key]) => key !== "referenceModel" || config.adapter !== undefined)
   const { tokenBudget, policy, packing } = decided
   return createHash("sha256")
     .update(JSON.stringify([method, settings ?? null, entries, tokenBudget, policy, packing]))

@@ -31,6 +31,8 @@ export interface Prepared {
   readonly loss: ObjectiveLoss
   /** For a method that makes its units during the run: how often it uses them. */
   readonly reuse: Reuse | undefined
+  /** True where the method compares with a reference model. */
+  readonly reference: boolean
   /** Rows as units; a forecast of them where they are made during the run. */
   readonly units: readonly TrainingUnit[]
   readonly evaluationUnits: readonly TrainingUnit[]

@@ -19,7 +19,7 @@ import { readTrainConfig, resolveTrainConfig, type TrainConfig } from "./config.
 import { hashUnits } from "./data.ts"
 import { residentBytes } from "./internal/machine.ts"
 import { makeTrainable, withAdapterSettings } from "./model-files.ts"
-import { decodeSettings, wantsScoreHead, type Objective, type TrainingUnit } from "./objective.ts"
+import { decodeSettings, wantsReference, wantsScoreHead, type Objective, type TrainingUnit } from "./objective.ts"
 import { isOnline, type OnlineObjective, type UnitSource } from "./online.ts"
 import { AdamW, parameterGroups } from "./optimizer.ts"
 import { writeAdapterFolder } from "./outputs.ts"
@@ -54,6 +54,7 @@ const prepare = async <Row>(options: PlanOptions<Row>): Promise<Prepared> => {
     settings,
     loss,
     reuse: online?.online.reuse(settings),
+    reference: wantsReference(loss) || online?.online.reference?.(settings) === true,
     units,
     evaluationUnits,
   }
@@ -91,6 +92,19 @@ const requirePrecision = (config: TrainConfig, { backend }: Engine): void => {
   })
 }
 
+/** A reference is the model with its adapter off or as it was: it must not be trained itself. */
+const requireReference = (config: TrainConfig, { reference, method }: Prepared): void => {
+  if (!reference || (!config.full && config.modulesToSave.length === 0)) return
+  throw new SlothError("SLOTH_TRAIN_REFERENCE", {
+    what: `The method "${method}" compares with a reference model, but the weights that it would be made of are trained.`,
+    why: config.full
+      ? "Full fine-tuning keeps no copy of the model as it was."
+      : `modulesToSave trains ${config.modulesToSave.join(", ")} whole.`,
+    next: "Train an adapter without modulesToSave, take a method without a reference, or switch its term off (beta 0) where it has one.",
+    fields: { method, full: config.full, modulesToSave: config.modulesToSave },
+  })
+}
+
 const requireEvaluationData = (config: TrainConfig, units: readonly TrainingUnit[]): void => {
   if (config.evalEvery === 0 || units.length > 0) return
   throw new SlothError("SLOTH_TRAIN_NO_EVAL_DATA", {
@@ -112,6 +126,7 @@ export const planRun = async <Row = Example>(
   const runtimeBytes = residentBytes()
   const prepared = await prepare(options)
   requireEvaluationData(config, prepared.evaluationUnits)
+  requireReference(config, prepared)
   using model = options.measure === false ? undefined : options.model.build(options.engine)
   const directory = options.run ?? config.run
   // Awaited here, because the model is measured until the plan is there.
@@ -182,6 +197,7 @@ class Training<Row> {
     requirePrecision(config, options.engine)
     const prepared = await prepare(options)
     requireEvaluationData(config, prepared.evaluationUnits)
+    requireReference(config, prepared)
     const resumed = await this.#checkpoint()
 
     const model = options.model.build(options.engine)
@@ -200,7 +216,10 @@ class Training<Row> {
         ...(this.#stored === undefined ? {} : { decided: storedPlan(this.#stored) }),
       })
       const adapterFolder = resumed?.manifest.kind === "adapter" ? resumed.entry.path : config.adapter
-      const lora = makeTrainable(model, config, adapterFolder, { scoreHead: wantsScoreHead(prepared.loss) })
+      const lora = makeTrainable(model, config, adapterFolder, {
+        scoreHead: wantsScoreHead(prepared.loss),
+        reference: prepared.reference,
+      })
       using optimizer = new AdamW(model.engine, parameterGroups(model, config), config)
       if (resumed !== undefined) {
         restoreCheckpoint(resumed.entry.path, resumed.manifest, model, optimizer)
@@ -210,7 +229,8 @@ class Training<Row> {
       const hashes = {
         model: options.model.fingerprint,
         data: options.data.examplesHash ?? hashUnits(prepared.units),
-        ...(config.adapter === undefined || this.#stored !== undefined
+        // A resumed run has its adapter in the checkpoint; it reads the first one again only to compare with it.
+        ...(config.adapter === undefined || (this.#stored !== undefined && !comparesWithStart(config, prepared))
           ? {}
           : { adapter: await hashAdapter(config.adapter) }),
       }
@@ -268,6 +288,8 @@ class Training<Row> {
         const result = await loop.run()
         if (options.keepModel === true) {
           handedOver = true
+          // Adapters off means the base model again.
+          model.dropReference()
           return { ...result, model }
         }
         return result
@@ -425,6 +447,10 @@ class Training<Row> {
     return this.#directory
   }
 }
+
+/** True where the reference model is the adapter that the run started from. */
+const comparesWithStart = (config: TrainConfig, { reference }: Prepared): boolean =>
+  reference && config.adapter !== undefined && config.referenceModel === "start"
 
 /** Gives a loss back what it remembered. Errors: SLOTH_RESUME_STATE. */
 const restoreState = ({ loss, method }: Prepared, manifest: CheckpointManifest): void => {

@@ -88,6 +88,7 @@ const groupObjective = <const Name extends string, Config extends ConfigSchema, 
     loss: (settings) => spec.loss(settings as Settings),
     online: {
       reuse: (settings) => reuseOf(settings as Settings),
+      reference: (settings) => spec.method(settings as Settings).needsKl,
       settings: (settings, rollout) =>
         rollout?.elsewhere === true && spec.elsewhere !== undefined ? spec.elsewhere(settings as Settings) : settings,
       check: (settings, rewards) => {

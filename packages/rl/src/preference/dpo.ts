@@ -54,7 +54,7 @@ export const DpoSettingsSchema = Schema.Struct({
   reference: field
     .choice(["base", "row"], {
       description:
-        "Where the reference's log-probs come from: the model without its adapter, at every step; or the rows, which bring their sums.",
+        "Where the reference's log-probs come from: the model as the run began with it, at every step (see referenceModel of the training settings); or the rows, which bring their sums.",
       aka: ["precompute_ref_log_probs"],
     })
     .pipe(withDefault("base")),

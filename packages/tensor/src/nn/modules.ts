@@ -35,6 +35,8 @@ export class Linear {
   readonly weight: WeightRef
   readonly bias: WeightRef | undefined
   adapter: LinearAdapter | undefined
+  /** Stands in the adapter's place in passes with adapters off: the adapter as a run began with it. None: the layer by itself. */
+  reference: LinearAdapter | undefined
 
   constructor(name: string, inner: number, out: number, weight: WeightRef, bias?: WeightRef) {
     this.name = name
@@ -46,21 +48,28 @@ export class Linear {
 
   /** x [tokens, in] to [tokens, out]. */
   forward(ctx: ForwardContext, x: Tensor): Tensor {
-    return this.adapter !== undefined && ctx.adapters
-      ? this.adapter.forward(ctx, this, x)
-      : linear(x, this.weight.tensor, this.bias?.tensor)
+    const adapter = this.adapterIn(ctx)
+    return adapter === undefined ? linear(x, this.weight.tensor, this.bias?.tensor) : adapter.forward(ctx, this, x)
+  }
+
+  /** The adapter that acts in a pass. */
+  adapterIn({ adapters }: Pick<ForwardContext, "adapters">): LinearAdapter | undefined {
+    return adapters ? this.adapter : this.reference
   }
 }
 
 /** `forward` of up to three layers on the same x [tokens, in]: in one kernel call where the context allows it and all adapters are low-rank products. */
 export const forwardTogether = (ctx: ForwardContext, x: Tensor, layers: readonly Linear[]): Tensor[] => {
   if (ctx.grouped !== true || ctx.engine.tape !== undefined) return layers.map((layer) => layer.forward(ctx, x))
-  const group = layers.map(({ weight, bias, adapter }) => ({
-    weight: weight.tensor,
-    bias: bias?.tensor,
-    plain: adapter === undefined || !ctx.adapters,
-    low: ctx.adapters ? adapter?.lowRank?.(ctx) : undefined,
-  }))
+  const group = layers.map((layer) => {
+    const adapter = layer.adapterIn(ctx)
+    return {
+      weight: layer.weight.tensor,
+      bias: layer.bias?.tensor,
+      plain: adapter === undefined,
+      low: adapter?.lowRank?.(ctx),
+    }
+  })
   return group.every((l) => l.plain || l.low !== undefined)
     ? linearGroup(x, group)
     : layers.map((layer) => layer.forward(ctx, x))
