@@ -3,7 +3,7 @@
  * --completion, --rounds, --threads.
  */
 import { createCpuBackend } from "@sloth/kernels-cpu"
-import { policyObjectiveLoss, sampledUnits, type SampledUnit } from "@sloth/rl"
+import { policyObjectiveLoss, sampledUnits, type SampledCompletion, type SampledUnit } from "@sloth/rl"
 import { Engine } from "@sloth/tensor"
 import { buildMicroBatch, recordedLogprobs, splitUnits, unitSize } from "@sloth/train"
 import { attachGoldenLora } from "../../tests/support/smollm2.ts"
@@ -22,23 +22,27 @@ const samples = Array.from({ length: group }, (_, k) => ({
   advantage: Math.sin(k + 1),
 }))
 const budget = prompt.length + group * length
-const shared = sampledUnits(prompt, samples, 0, budget)
-const apart = samples.flatMap((sample) => sampledUnits(prompt, [sample], 0))
+const together = (all: readonly SampledCompletion[]): SampledUnit[] => sampledUnits(prompt, all, 0, budget)
 const loss = policyObjectiveLoss({ loss: "dapo", beta: 0 })
 
 /** Forward and backward over all units; what it took, the loss and the gradients. */
 const pass = async (units: readonly SampledUnit[]) => {
   const started = performance.now()
   let total = 0
+  const found: Float64Array[] = []
   const normaliser = units.reduce((n, unit) => n + unitSize(loss, unit), 0)
   for (const indices of splitUnits(units, { tokenBudget: 2048, packing: true })) {
     const batch = buildMicroBatch(indices.map((i) => units[i]!))
     const { logprobs, tape } = recordedLogprobs(model, batch, { policy: "keep" })
+    const values = await logprobs.readFloats()
+    for (const [u, { completions }] of batch.units.entries())
+      for (const positions of completions)
+        found.push(Float64Array.from(positions, (position) => values[batch.starts[u]! + position]!))
     const result = loss.compute({
       units: batch.units,
       starts: batch.starts,
       indices,
-      logprobs: await logprobs.readFloats(),
+      logprobs: values,
       reference: undefined,
       entropy: undefined,
       normaliser,
@@ -54,24 +58,36 @@ const pass = async (units: readonly SampledUnit[]) => {
   const gradients: Float32Array[] = []
   for (const { tensor } of model.trainables()) gradients.push(await tensor.grad!.readFloats())
   model.clearGradients()
-  return { seconds, loss: total, gradients }
+  return { seconds, loss: total, gradients, logprobs: found }
 }
 
-await pass(shared)
+// Old log-probs near those of the model, so that the loss is one of ratios: without them it would not depend on what is computed.
+const first = await pass(together(samples))
+const moved = samples.map((sample, k) => ({
+  ...sample,
+  old: first.logprobs[k]!.map((logprob, t) => logprob + 0.3 * Math.sin(t * 1.7 + k * 0.9)),
+}))
+const shared = together(moved)
+const apart = moved.flatMap((sample) => sampledUnits(prompt, [sample], 0))
 const times: { shared: number[]; apart: number[] } = { shared: [], apart: [] }
-let [lossDifference, gradientDifference] = [0, 0]
+let [lossDifference, gradientDifference, worstTensor] = [0, 0, 0]
 for (let round = 0; round < rounds; round++) {
   const [a, b] = [await pass(shared), await pass(apart)]
   times.shared.push(a.seconds)
   times.apart.push(b.seconds)
   lossDifference = Math.max(lossDifference, Math.abs(a.loss - b.loss))
-  let [difference, norm] = [0, 0]
-  for (const [i, gradient] of a.gradients.entries())
+  const all = { difference: 0, norm: 0 }
+  for (const [i, gradient] of a.gradients.entries()) {
+    let [difference, norm] = [0, 0]
     for (let j = 0; j < gradient.length; j++) {
       difference += (gradient[j]! - b.gradients[i]![j]!) ** 2
       norm += b.gradients[i]![j]! ** 2
     }
-  gradientDifference = Math.max(gradientDifference, Math.sqrt(difference / norm))
+    worstTensor = Math.max(worstTensor, Math.sqrt(difference / norm))
+    all.difference += difference
+    all.norm += norm
+  }
+  gradientDifference = Math.max(gradientDifference, Math.sqrt(all.difference / all.norm))
 }
-console.log(JSON.stringify({ ...times, lossDifference, gradientDifference }))
+console.log(JSON.stringify({ ...times, lossDifference, gradientDifference, worstTensor }))
 process.exit(0)

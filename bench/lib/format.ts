@@ -1,9 +1,13 @@
 import { statusOf, type Line, type Status } from "./figures.ts"
 import { relativeSpread } from "./stats.ts"
 
-/** A number with three significant digits, or none behind the point where it is large. */
-export const short = (x: number): string =>
-  !Number.isFinite(x) ? "-" : Math.abs(x) >= 100 ? x.toFixed(0) : Math.abs(x) >= 10 ? x.toFixed(1) : x.toFixed(2)
+/** A number with three significant digits, or none behind the point where it is large, or a power of ten where it is tiny. */
+export const short = (x: number): string => {
+  const size = Math.abs(x)
+  if (!Number.isFinite(x)) return "-"
+  if (x !== 0 && size < 1e-3) return x.toExponential(1)
+  return x.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2)
+}
 
 /** The score of a line as people read it: shares in percent, ratios with their unit. */
 export const scoreText = (line: Line): string => {

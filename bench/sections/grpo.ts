@@ -1,5 +1,7 @@
 import { smollm2Path, SMOLLM2_ABSENT } from "../../tests/support/smollm2.ts"
-import { runOwnJob } from "../lib/child.ts"
+import { join } from "node:path"
+import { peerPython, root, runJob, runOwnJob } from "../lib/child.ts"
+import { contest, type Competitor } from "../lib/contest.ts"
 import type { BenchContext } from "../lib/context.ts"
 import { median, spread } from "../lib/stats.ts"
 
@@ -12,65 +14,180 @@ interface StepResult {
   readonly plannedBytes: number
 }
 
+interface PeerResult {
+  readonly trl: string
+  readonly seconds: readonly number[]
+  readonly rollout: readonly number[]
+  readonly tokens: number
+  readonly peakRssBytes: number
+}
+
 interface PrefixResult {
   readonly shared: readonly number[]
   readonly apart: readonly number[]
   readonly lossDifference: number
+  /** Relative, of all tensors as one vector, and of the tensor where it is largest. */
   readonly gradientDifference: number
+  readonly worstTensor: number
 }
 
-/** GRPO with SmolLM2-135M: whole steps, and what sharing the prompt of a group brings. */
-export const grpo = async ({ threads, quick, filter, add, say }: BenchContext): Promise<void> => {
-  const section = "grpo"
-  if (smollm2Path === undefined) {
-    add({ section, group: "GRPO", name: "SmolLM2-135M Q4_1", missing: SMOLLM2_ABSENT })
+const GROUP = "GRPO step, 2 prompts of 256 tokens, 8 completions of 64, LoRA r16, f32"
+const TRL_ABSENT =
+  "TRL absent, ratios not measured: set SLOTH_PEER_PYTHON=<python with torch, transformers, peft, trl, gguf>"
+
+/** Whole steps beside TRL's, in turn. */
+const steps = async ({ threads, quick, rounds, add, say }: BenchContext): Promise<void> => {
+  const at = { section: "grpo", group: GROUP }
+  const sizes = ["--prompts", "2", "--prompt", "256", "--group", "8", "--completion", "64"]
+  const words = [...sizes, "--threads", String(threads)]
+  const python = peerPython()
+  const competitors: Competitor<StepResult | PeerResult>[] = [
+    {
+      name: "sloth f32",
+      team: "sloth",
+      run: () => runOwnJob<StepResult>("grpo.ts", [...words, "--steps", quick ? "1" : "3"]),
+    },
+  ]
+  if (python !== undefined)
+    competitors.push({
+      name: "TRL f32",
+      team: "TRL",
+      run: () =>
+        runJob<PeerResult>(
+          python,
+          // A step takes a minute: the first is measured too.
+          [join(root, "bench/peers/grpo.py"), ...words, "--warmup", "0", "--steps", quick ? "1" : "2"],
+          { env: { SLOTH_TEST_MODEL_GGUF: smollm2Path!, HF_HUB_OFFLINE: "1" } },
+        ),
+    })
+  const outcomes = await contest(
+    competitors,
+    rounds,
+    (r) => 1 / median(r.seconds),
+    (text) => say(`${GROUP}: ${text}`),
+  )
+  const [mine, peer] = [outcomes.get("sloth f32")!, outcomes.get("TRL f32")]
+  if (mine.values.length === 0) {
+    add({ ...at, name: mine.name, missing: mine.error ?? "did not run" })
     return
   }
-  const rounds = quick ? 1 : 3
-  const words = ["--threads", String(threads)]
-  const step = "GRPO step, 2 prompts of 256 tokens, 8 completions of 64, LoRA r16"
-  if (filter === undefined || step.includes(filter)) {
-    say(step)
-    const job = await runOwnJob<StepResult>("grpo.ts", [...words, "--steps", String(rounds)])
-    if (!job.ok) add({ section, group: step, name: "sloth f32", missing: job.error })
-    else
-      for (const { seconds, parts, tokens, sampled, peakRssBytes, plannedBytes } of job.values) {
-        const at = { section, group: step }
-        add({
-          ...at,
-          name: "step",
-          value: spread(seconds),
-          unit: "s",
-          note: `rollout ${median(parts.rollout).toFixed(2)} s, update ${median(parts.train).toFixed(2)} s`,
-        })
-        add({ ...at, name: "tokens of all texts", value: spread(seconds.map((s) => tokens / s)), unit: "tok/s" })
-        add({ ...at, name: "tokens sampled", value: spread(parts.rollout.map((s) => sampled / s)), unit: "tok/s" })
-        add({
-          ...at,
-          name: "peak memory",
-          value: spread([peakRssBytes / 1e6]),
-          unit: "MB",
-          note: `planned ${(plannedBytes / 1e6).toFixed(0)} MB`,
-        })
-      }
+  const own = mine.values as readonly StepResult[]
+  const parts = (name: "rollout" | "train"): number => median(own.flatMap((v) => v.parts[name]))
+  add({
+    ...at,
+    name: "sloth f32",
+    value: spread(own.flatMap(({ seconds }) => seconds)),
+    unit: "s",
+    note: `rollout ${parts("rollout").toFixed(2)} s, update ${parts("train").toFixed(2)} s`,
+  })
+  add({
+    ...at,
+    name: "tokens of all texts",
+    value: spread(own.flatMap((v) => v.seconds.map((s) => v.tokens / s))),
+    unit: "tok/s",
+  })
+  add({
+    ...at,
+    name: "tokens sampled",
+    value: spread(own.flatMap((v) => v.parts.rollout.map((s) => v.sampled / s))),
+    unit: "tok/s",
+  })
+  add({
+    ...at,
+    name: "peak memory",
+    value: spread(own.map((v) => v.peakRssBytes / 1e6)),
+    unit: "MB",
+    note: `planned ${(own[0]!.plannedBytes / 1e6).toFixed(0)} MB`,
+  })
+  if (peer === undefined || peer.values.length === 0) {
+    add({ ...at, name: "TRL", missing: peer?.error ?? TRL_ABSENT })
+    return
   }
-  const prefix = "update with a shared prompt of 512 tokens, 8 completions of 128"
-  if (filter !== undefined && !prefix.includes(filter)) return
-  say(prefix)
-  const job = await runOwnJob<PrefixResult>("grpo-prefix.ts", [...words, "--rounds", String(rounds)])
-  if (!job.ok) add({ section, group: prefix, name: "shared", missing: job.error })
-  else
-    for (const { shared, apart, lossDifference, gradientDifference } of job.values) {
-      const at = { section, group: prefix }
-      const ratios = shared.map((s, i) => apart[i]! / s)
-      add({ ...at, name: "shared", value: spread(shared), unit: "s" })
-      add({ ...at, name: "a copy for each", value: spread(apart), unit: "s" })
+  const theirs = peer.values as readonly PeerResult[]
+  const name = `TRL ${theirs[0]!.trl} f32`
+  add({
+    ...at,
+    name,
+    value: spread(theirs.flatMap(({ seconds }) => seconds)),
+    unit: "s",
+    note: `rollout ${median(theirs.flatMap(({ rollout }) => rollout)).toFixed(1)} s, ${(median(theirs.map((v) => v.peakRssBytes)) / 1e6).toFixed(0)} MB peak`,
+  })
+  const n = Math.min(own.length, theirs.length)
+  const ratios = Array.from({ length: n }, (_, i) => median(theirs[i]!.seconds) / median(own[i]!.seconds))
+  add({
+    ...at,
+    name: `${name} / sloth f32, time of a step`,
+    value: spread(ratios),
+    unit: "x",
+    score: median(ratios),
+    scoreOf: "x peer",
+    bar: { must: 8, aim: 12 },
+  })
+  const shares = Array.from({ length: n }, (_, i) => own[i]!.peakRssBytes / theirs[i]!.peakRssBytes)
+  add({
+    ...at,
+    name: `peak memory / ${name}`,
+    value: spread(shares.map((share) => 100 * share)),
+    unit: "%",
+    score: median(shares),
+    scoreOf: "of peer",
+    bar: { must: 0.1, aim: 0.06, below: true },
+  })
+}
+
+/** What sharing the prompt of a group brings to an update, and that it changes nothing. */
+const prefix = async ({ threads, rounds, add, say }: BenchContext): Promise<void> => {
+  const group = "update with a shared prompt of 512 tokens, 8 completions of 128"
+  const at = { section: "grpo", group }
+  say(group)
+  const job = await runOwnJob<PrefixResult>("grpo-prefix.ts", [
+    "--threads",
+    String(threads),
+    "--rounds",
+    String(rounds),
+  ])
+  if (!job.ok) {
+    add({ ...at, name: "shared", missing: job.error })
+    return
+  }
+  for (const { shared, apart, lossDifference, gradientDifference, worstTensor } of job.values) {
+    const ratios = shared.map((s, i) => apart[i]! / s)
+    add({ ...at, name: "shared", value: spread(shared), unit: "s" })
+    add({ ...at, name: "a copy for each", value: spread(apart), unit: "s" })
+    add({
+      ...at,
+      name: "copies / shared",
+      value: spread(ratios),
+      unit: "x",
+      score: median(ratios),
+      scoreOf: "x copies",
+      bar: { must: 2 },
+    })
+    // Both add up the same in f32, in another order: what is left is rounding, which shows most in tensors whose parts cancel.
+    for (const [name, difference] of [
+      ["loss of both, difference", lossDifference],
+      ["gradient of both, relative difference", gradientDifference],
+      ["gradient of both, the tensor with the largest relative difference", worstTensor],
+    ] as const)
       add({
         ...at,
-        name: "copies / shared",
-        value: spread(ratios),
-        unit: "x",
-        note: `loss ${lossDifference.toExponential(1)} apart, gradients ${gradientDifference.toExponential(1)} relative`,
+        name,
+        value: spread([difference]),
+        unit: "",
+        score: difference,
+        scoreOf: "apart",
+        bar: { must: 1e-5, below: true },
       })
-    }
+  }
+}
+
+/** GRPO with SmolLM2-135M: whole steps against TRL, and what sharing the prompt of a group brings. */
+export const grpo = async (context: BenchContext): Promise<void> => {
+  if (smollm2Path === undefined) {
+    context.add({ section: "grpo", group: "GRPO", name: "SmolLM2-135M Q4_1", missing: SMOLLM2_ABSENT })
+    return
+  }
+  const { filter } = context
+  if (filter === undefined || GROUP.includes(filter)) await steps(context)
+  if (filter === undefined || "shared prompt of 512 tokens".includes(filter)) await prefix(context)
 }

@@ -91,6 +91,43 @@ test("GRPO trains on episodes: the environment's tokens are masked and its rewar
   expect(seen.length).toBeGreaterThanOrEqual(12)
 }, 60_000)
 
+test("episodes that were played ahead keep their scores: a run that is interrupted goes on to the same bits", async () => {
+  const made = async () => {
+    const model = asciiModel()
+    const { tokenizer } = model
+    const training = await environmentTraining(letters, [{ start: "abc" }, { start: "bcd" }], { tokenizer, template })
+    return { model, training, data: await grpo.open(training.rows, { tokenizer, template, maxLength: 100 }) }
+  }
+  using engine = new Engine(createReferenceBackend())
+  const run = async (name: string, resume: boolean, until = Number.POSITIVE_INFINITY) => {
+    const { model, training, data } = await made()
+    const stop = new AbortController()
+    return train({
+      engine,
+      model,
+      data,
+      objective: grpo,
+      rollout: training.rollout,
+      rewards: [training.reward],
+      settings: { numGenerations: 3, maxCompletionLength: 24, stop: mostLetters, maxStaleness: 2 },
+      ...(resume ? {} : { config: { steps: 5, batch: 2, rank: 4, learningRate: 1e-2 } as const }),
+      measure: false,
+      run: join(folder, name),
+      resume,
+      signal: stop.signal,
+      onEvent: (event) => event.type === "step" && event.step === until && stop.abort(),
+    })
+  }
+  expect((await run("ahead", false)).status).toBe("completed")
+  const first = await run("ahead-broken", false, 2)
+  expect(first.status).toBe("interrupted")
+  expect((await run("ahead-broken", true)).status).toBe("completed")
+  const [whole, broken] = ["ahead", "ahead-broken"].map((name) => join(folder, name))
+  const adapter = (path: string) => readFileSync(join(path, "adapter", "adapter_model.safetensors"))
+  expect(adapter(broken!).equals(adapter(whole!))).toBe(true)
+  expect(readSamples(runPaths(broken!).samples)).toEqual(readSamples(runPaths(whole!).samples))
+})
+
 test("an engine elsewhere is told of updates, and methods know that it is elsewhere", async () => {
   const { tokenizer } = asciiModel()
   let told = 0
