@@ -37,7 +37,7 @@ const profileTraining = async (): Promise<{
   const rows = flag("uneven")
     ? instructionRows(number("rows", 16), number("length", 512))
     : evenRows(number("rows", 4), number("length", 512))
-  const policy = choice("policy", ["keep", "recompute", "checkpoint"])
+  const policy = choice("policy", ["keep", "recompute", "checkpoint", "spill"])
   const budget = number("budget", 2048)
   const steps = number("steps", 2)
   const training = prepareTraining(engine, model, rows, { full: flag("full"), rank: 16, budget })

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test"
 import { loadPeftAdapter, packedContext, type CausalLM } from "@sloth/model"
 import {
+  ACTIVATION_POLICIES,
   createMeterBackend,
   createReferenceBackend,
   Engine,
@@ -37,7 +38,7 @@ const pass = (model: CausalLM, policy: ActivationPolicy): void => {
   })
 }
 
-for (const policy of ["keep", "recompute", "checkpoint"] as const)
+for (const policy of ACTIVATION_POLICIES)
   test(`the meter counts exactly the bytes that the reference backend holds, policy ${policy}`, () => {
     const peaks = [createMeterBackend({ round: (b) => b }), createReferenceBackend()].map((backend) => {
       const engine = new Engine(backend)

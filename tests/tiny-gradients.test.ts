@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, test } from "bun:test"
 import { join } from "node:path"
 import { loadPeftAdapter } from "@sloth/model"
-import { createReferenceBackend, Engine, type ActivationPolicy } from "@sloth/tensor"
+import { ACTIVATION_POLICIES, createReferenceBackend, Engine } from "@sloth/tensor"
 import { floatsOf, goldenDir, goldenJson, relativeError } from "./support/golden.ts"
 import { buildTiny, lossAndGradients, type Row } from "./support/tiny.ts"
 
@@ -24,7 +24,7 @@ for (const name of ["untied", "tied", "llama3"])
   describe(`tiny ${name} against transformers + PEFT`, () => {
     const golden = goldenJson<Golden>("tiny", name, "golden.json")
     const tensors = floatsOf(join(goldenDir, "tiny", name, "golden.safetensors"))
-    for (const policy of ["keep", "recompute", "checkpoint"] as ActivationPolicy[])
+    for (const policy of ACTIVATION_POLICIES)
       for (const split of [false, true])
         test(`LoRA gradients, ${policy}, ${split ? "a text a micro-batch" : "packed"}`, async () => {
           using model = buildTiny(engine, name)

@@ -48,6 +48,20 @@ export interface MemoryStats {
   readonly mappedBytes: number
 }
 
+/**
+ * A file without a name that buffers are put into and taken from, in queue order: a place for what memory has no room for. It is gone when it is disposed or the process
+ * ends, however it ends. What fails while the queue runs (a full disk, a file system that cannot reserve) rejects the next `read` or `synchronize` with
+ * SLOTH_SCRATCH_DISK.
+ */
+export interface ScratchFile extends Disposable {
+  /** Sets disk space aside for the first `bytes` bytes of the file, where the file system can. Errors: SLOTH_SCRATCH_DISK. */
+  reserve(bytes: number): void
+  /** Writes a whole buffer to the file, at a byte offset that is a multiple of 8. */
+  put(handle: BufferHandle, offset: number): void
+  /** Fills a whole buffer from the file; `ahead` says how many bytes before `offset` will be taken next. */
+  take(handle: BufferHandle, offset: number, ahead?: number): void
+}
+
 /** Buffers of one backend. */
 export interface Memory {
   /** A new buffer, 64-byte aligned, contents undefined. Errors: SLOTH_MEMORY_BUDGET, SLOTH_MEMORY_EXHAUSTED. */
@@ -63,6 +77,8 @@ export interface Memory {
   read(handle: BufferHandle, byteOffset?: number, bytes?: number): Promise<Uint8Array>
   /** A read-only buffer on a range of a file, without a copy where the system allows it. */
   mapFile(path: string, offset: number, bytes: number): BufferHandle
+  /** Opens a scratch file on the disk of a folder. Errors: SLOTH_SCRATCH_DISK. */
+  scratch(folder: string): ScratchFile
   stats(): MemoryStats
   resetPeak(): void
   /** Gives cached storage back to the system. */
@@ -87,8 +103,11 @@ export interface RequiredKernels {
   scale(out: H, x: H, alpha: number, n: number, accumulate: number): void
   /** out[r, :] = x[r, :] · rowScale[r]; accumulate adds. [rows, cols], rowScale [rows]. */
   scaleRows(out: H, x: H, rowScale: H, rows: number, cols: number, accumulate: number): void
-  /** out = x · keep / (1 - p), keep from Philox(seed, stream, step, element index); the same call regenerates the same mask. */
-  dropout(out: H, x: H, p: number, n: number, seed: number, stream: number, step: number): void
+  /**
+   * out = x · keep / (1 - p), keep of element i from Philox(seed, stream, step, first + i); the same call regenerates the same mask, and pieces of a tensor with their own
+   * `first` have the mask of the whole.
+   */
+  dropout(out: H, x: H, p: number, n: number, seed: number, stream: number, step: number, first: number): void
   /** Uniform in [low, high) from Philox(seed, stream, 0, index). */
   randomUniform(out: H, low: number, high: number, n: number, seed: number, stream: number): void
   /** Normal(mean, std) by Box-Muller on Philox(seed, stream, 0, index). */

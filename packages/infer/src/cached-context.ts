@@ -1,4 +1,12 @@
-import { attention, handleOf, SequenceLayout, type Engine, type ForwardContext, type Tensor } from "@sloth/tensor"
+import {
+  attention,
+  checkpoint,
+  handleOf,
+  SequenceLayout,
+  type Engine,
+  type ForwardContext,
+  type Tensor,
+} from "@sloth/tensor"
 import type { CachedSequence, PagedCache } from "./paged-cache.ts"
 
 /** New tokens of one text in a pass. */
@@ -90,7 +98,7 @@ export const tensorContext = (
   segments?: Tensor,
 ): ForwardContext => {
   const { slots, positions, sequences, table } = tensors
-  return {
+  const context: ForwardContext = {
     engine,
     positions,
     maxLength,
@@ -135,9 +143,11 @@ export const tensorContext = (
       )
       return out
     },
-    block: (_layer, x, body) => engine.scope(() => body(x)),
+    block: (_layer, x, body, _anchor, tail) =>
+      checkpoint(engine, x, body, tail === undefined ? {} : { tail: (y) => tail(context, y) }),
     dropout: undefined,
     adapters,
     grouped: true,
   }
+  return context
 }

@@ -45,7 +45,7 @@ const cases: readonly [string, number, () => void][] = [
   ["sumSquares", 4 * n, () => k.sumSquares(sums, 0, a, n)],
   ["sumRows", 4 * n, () => k.sumRows(weight, a, rows, cols, 0)],
   ["countNonFinite", 4 * n, () => k.countNonFinite(sums, 0, a, n)],
-  ["dropout", 8 * n, () => k.dropout(c, a, 0.1, n, 1, 2, 3)],
+  ["dropout", 8 * n, () => k.dropout(c, a, 0.1, n, 1, 2, 3, 0)],
   ["randomUniform", 4 * n, () => k.randomUniform(c, 0, 1, n, 1, 2)],
   ["randomNormal", 4 * n, () => k.randomNormal(c, 0, 1, n, 1, 2)],
   ["rmsNorm", 8 * n, () => k.rmsNorm(c, small, a, weight, rows, cols, 1e-5, 0)],

@@ -20,6 +20,7 @@ void drop_pending(void*, Command* c) {
   // Staged data of writes and mappings to be released belong to the command.
   if (c->run == run_write) ::free(reinterpret_cast<void*>(c->args[1]));
   else if (c->run == run_release && c->args[2]) munmap(reinterpret_cast<void*>(c->args[0]), c->args[1]);
+  else if (c->run == run_scratch_close) ::close(static_cast<int>(c->args[0]));
   else if (c->run == run_drop_program) delete reinterpret_cast<Program*>(c->args[0]);
 }
 
@@ -134,6 +135,11 @@ napi_value create(napi_env env, napi_callback_info info) {
   set_function(env, memory, "write", memory_write, b);
   set_function(env, memory, "read", memory_read, b);
   set_function(env, memory, "mapFile", memory_map_file, b);
+  set_function(env, memory, "scratchOpen", scratch_open, b);
+  set_function(env, memory, "scratchReserve", scratch_reserve, b);
+  set_function(env, memory, "scratchPut", scratch_move<true>, b);
+  set_function(env, memory, "scratchTake", scratch_move<false>, b);
+  set_function(env, memory, "scratchClose", scratch_close, b);
   set_function(env, memory, "stats", memory_stats, b);
   set_function(env, memory, "resetPeak", memory_reset_peak, b);
   set_function(env, memory, "trim", memory_trim, b);

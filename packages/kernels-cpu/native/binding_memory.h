@@ -3,9 +3,11 @@
 #define SLOTH_BINDING_MEMORY_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "binding_kernels.h"
 
@@ -83,6 +85,12 @@ void unlink(Backend* b, Request* r) {
 }
 
 void reject(Backend* b, napi_deferred deferred, const PoolError& e) {
+  if (strcmp(e.kernel, "scratch") == 0) {
+    napi_reject_deferred(b->env, deferred,
+                         make_error(b, "SLOTH_SCRATCH_DISK", std::string("A scratch file failed: ") + e.message + ".",
+                                    {field("offset", static_cast<double>(e.index)), field("bytes", static_cast<double>(e.value))}));
+    return;
+  }
   const std::string message = std::string("Kernel ") + e.kernel + ": " + e.message + " (index " + std::to_string(e.index) + ", value " + std::to_string(e.value) + ").";
   napi_value error = make_error(b, "SLOTH_KERNEL_DATA", message,
                                 {field("kernel", e.kernel), field("index", static_cast<double>(e.index)), field("value", static_cast<double>(e.value))});
@@ -343,6 +351,127 @@ napi_value memory_map_file(napi_env env, napi_callback_info info) {
   }
   if (status != MemoryStatus::Ok) return throw_status(b, status, "mapFile", 0, bytes);
   return make_number(env, handle);
+}
+
+// --- scratch files: an unlinked file of the folder's disk that buffers are put into and taken from in queue order
+
+// pread or pwrite of the whole range; what is missing afterwards (a file that was not filled, a full disk) is the queue's error.
+template <bool PUT>
+void run_scratch(Queue* q, Command* c) {
+  const int fd = static_cast<int>(c->args[0]);
+  char* at = reinterpret_cast<char*>(c->args[1]);
+  int64_t left = static_cast<int64_t>(c->args[2]), offset = static_cast<int64_t>(c->args[3]);
+#if defined(__linux__)
+  // The next block is read by the system while this one is used.
+  if (!PUT && c->args[5] > 0) posix_fadvise(fd, static_cast<off_t>(c->args[4]), static_cast<off_t>(c->args[5]), POSIX_FADV_WILLNEED);
+#endif
+  while (left > 0) {
+    // Single calls stop at 2 GiB on Linux.
+    const size_t piece = static_cast<size_t>(left < (int64_t{1} << 30) ? left : int64_t{1} << 30);
+    const ssize_t done = PUT ? pwrite(fd, at, piece, static_cast<off_t>(offset)) : pread(fd, at, piece, static_cast<off_t>(offset));
+    if (done < 0 && errno == EINTR) continue;
+    if (done <= 0) {
+      pool_fail(q->pool, "scratch", done == 0 ? "the file is shorter than what was put into it" : strerror(errno), offset, left);
+      return;
+    }
+    at += done;
+    left -= done;
+    offset += done;
+  }
+#if defined(__linux__)
+  // Starts writing back now, so that these pages can be given away when memory is short.
+  if (PUT) sync_file_range(fd, static_cast<off_t>(c->args[3]), static_cast<off_t>(c->args[2]), SYNC_FILE_RANGE_WRITE);
+#endif
+}
+
+void run_scratch_close(Queue*, Command* c) { ::close(static_cast<int>(c->args[0])); }
+
+void throw_scratch(Backend* b, const std::string& folder, int error) {
+  throw_error(b, "SLOTH_SCRATCH_DISK", "The scratch file in " + folder + " cannot be " + (error == ENOSPC || error == EDQUOT || error == EFBIG ? "made large enough: " : "made: ") + strerror(error) + ".",
+              {field("path", folder), field("errno", error)});
+}
+
+std::string text_argument(const Call& call, size_t i) {
+  size_t length = 0;
+  if (i >= call.argc || napi_get_value_string_utf8(call.b->env, call.values[i], nullptr, 0, &length) != napi_ok) return "";
+  std::string text(length, '\0');
+  napi_get_value_string_utf8(call.b->env, call.values[i], &text[0], length + 1, &length);
+  return text;
+}
+
+// scratchOpen(folder) -> descriptor. The file has no name any more when this returns: it goes with the process, however that ends.
+napi_value scratch_open(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (closed(call.b)) return nullptr;
+  const std::string folder = text_argument(call, 0);
+  std::string path = folder + "/.sloth-scratch-XXXXXX";
+  const int fd = mkstemp(&path[0]);
+  if (fd < 0) {
+    throw_scratch(call.b, folder, errno);
+    return nullptr;
+  }
+  ::unlink(path.c_str());
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+  return make_number(env, fd);
+}
+
+// scratchReserve(descriptor, bytes, folder): a full disk is an error now instead of in the middle of a pass, where the file system can tell.
+napi_value scratch_reserve(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  if (closed(call.b)) return nullptr;
+  const int64_t fd = call.count(0, "scratchReserve", "descriptor");
+  if (fd < 0) return nullptr;
+  const int64_t bytes = call.count(1, "scratchReserve", "bytes");
+  if (bytes <= 0) return nullptr;
+#if defined(__linux__)
+  const int error = fallocate(static_cast<int>(fd), 0, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
+  // Only where the file system cannot reserve does a full disk show itself later.
+  if (error != 0 && error != EOPNOTSUPP && error != ENOSYS) throw_scratch(call.b, text_argument(call, 2), error);
+#endif
+  return nullptr;
+}
+
+template <bool PUT>
+napi_value scratch_move(napi_env env, napi_callback_info info) {
+  const char* const where = PUT ? "put" : "take";
+  Call call(env, info);
+  Backend* b = call.b;
+  if (closed(b) || refuse_capture(b, where)) return nullptr;
+  const int64_t fd = call.count(0, where, "descriptor");
+  if (fd < 0) return nullptr;
+  const double handle = call.number(1);
+  const int64_t offset = call.count(2, where, "offset");
+  if (offset < 0) return nullptr;
+  const int64_t ahead = call.count(3, where, "ahead", 0);
+  if (ahead < 0) return nullptr;
+  const Buffer* buffer = b->memory->find(handle);
+  if (buffer == nullptr) return throw_status(b, MemoryStatus::Freed, where, handle, 0);
+  if (!PUT && buffer->readOnly) {
+    throw_error(b, "SLOTH_KERNEL_ARGUMENT", "take: the buffer is a file mapping, which is read-only.", {field("operation", where), field("argument", "handle")});
+    return nullptr;
+  }
+  Command* c = b->queue->slot();
+  c->run = run_scratch<PUT>;
+  c->name = where;
+  c->args[0] = static_cast<uint64_t>(fd);
+  c->args[1] = reinterpret_cast<uint64_t>(buffer->ptr);
+  c->args[2] = static_cast<uint64_t>(buffer->bytes);
+  c->args[3] = static_cast<uint64_t>(offset);
+  // What lies before the block is taken next: backward passes go the other way.
+  c->args[5] = static_cast<uint64_t>(ahead < offset ? ahead : offset);
+  c->args[4] = static_cast<uint64_t>(offset) - c->args[5];
+  queue_push(b->queue);
+  return nullptr;
+}
+
+// scratchClose(descriptor), after everything that was enqueued before.
+napi_value scratch_close(napi_env env, napi_callback_info info) {
+  Call call(env, info);
+  const int64_t fd = call.count(0, "scratchClose", "descriptor");
+  if (fd < 0) return nullptr;
+  if (call.b->queue == nullptr) ::close(static_cast<int>(fd));
+  else push(call.b, run_scratch_close, "close", static_cast<uint64_t>(fd));
+  return nullptr;
 }
 
 napi_value memory_stats(napi_env env, napi_callback_info info) {

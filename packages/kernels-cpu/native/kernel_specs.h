@@ -138,7 +138,7 @@ struct Check {
     c.f32(2, c.n(3));                                                                                                                                  \
     c.flag(5);                                                                                                                                         \
   })                                                                                                                                                   \
-  SPEC(dropout, "out,x,p,n,seed,stream,step", {                                                                                                        \
+  SPEC(dropout, "out,x,p,n,seed,stream,step,first", {                                                                                                  \
     c.f32(0, c.n(3));                                                                                                                                  \
     c.f32(1, c.n(3));                                                                                                                                  \
     if (!(c.x(2) >= 0 && c.x(2) < 1)) c.fail(2, "must be in [0, 1)");                                                                                  \

@@ -50,7 +50,7 @@ struct KernelTable {
   void (*mul)(Pool*, float* out, const float* a, const float* b, int64_t n);
   void (*scale)(Pool*, float* out, const float* x, double alpha, int64_t n, int64_t accumulate);
   void (*scaleRows)(Pool*, float* out, const float* x, const float* rowScale, int64_t rows, int64_t cols, int64_t accumulate);
-  void (*dropout)(Pool*, float* out, const float* x, double p, int64_t n, int64_t seed, int64_t stream, int64_t step);
+  void (*dropout)(Pool*, float* out, const float* x, double p, int64_t n, int64_t seed, int64_t stream, int64_t step, int64_t first);
   void (*randomUniform)(Pool*, float* out, double low, double high, int64_t n, int64_t seed, int64_t stream);
   void (*randomNormal)(Pool*, float* out, double mean, double std, int64_t n, int64_t seed, int64_t stream);
 

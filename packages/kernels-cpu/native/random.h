@@ -4,7 +4,7 @@
 //   key      = (low, high) 32-bit word of the integer seed (two's complement)
 //   counter  = (block, step, stream, 0); element i of a kernel uses word i % 4 of block i / 4 (modulo 2^32)
 //   uniform  = (word >> 8) · 2^-24, in [0, 1)
-//   dropout    keeps element i when its uniform is >= p and multiplies it by 1 / (1 - p)
+//   dropout    keeps element i when the uniform of element first + i is >= p and multiplies it by 1 / (1 - p)
 //   normal     elements i (even) and i + 1 from u1 = ((word_i >> 8) + 1) · 2^-24 and angle = 2π · uniform(word_{i+1}):
 //              mean + std · sqrt(-2 ln u1) · cos(angle), ... · sin(angle), in double, then rounded to f32
 //   sample     uses word 0 of block 0
@@ -29,16 +29,28 @@ static inline void par_random(Pool* pool, int64_t n, int64_t seed, int64_t strea
   });
 }
 
-static void dropout(Pool* pool, float* out, const float* x, double p, int64_t n, int64_t seed, int64_t stream, int64_t step) {
+static void dropout(Pool* pool, float* out, const float* x, double p, int64_t n, int64_t seed, int64_t stream, int64_t step, int64_t first) {
   // uniform >= p exactly when its 24-bit integer is >= ceil(p · 2^24).
   const uint32_t limit = static_cast<uint32_t>(ceil(p * 16777216.0));
   const double factor = 1.0 / (1.0 - p);
-  par_random(pool, n, seed, stream, step, [=](int64_t at, const uint32_t* words, int count) {
-    const float* xs = x + at;
-    float* o = out + at;
-    for (int i = 0; i < count; i++) {
-      const float kept = static_cast<float>(static_cast<double>(xs[i]) * factor);
-      o[i] = (words[i] >> 8) >= limit ? kept : 0.0f;
+  const uint32_t block = static_cast<uint32_t>(first / 4);
+  const int shift = static_cast<int>(first % 4);
+  par_pieces(pool, n, GRAIN, n <= GRAIN / 2, [=](int64_t from, int64_t to, int, int) {
+    // Where `first` lies inside a block, the last words of a piece are those of one block more.
+    alignas(64) uint32_t words[2 * PHILOX_WORDS];
+    for (int64_t at = from; at < to; at += PHILOX_WORDS) {
+      const uint32_t b = block + static_cast<uint32_t>(at / 4);
+      philox_blocks(b, static_cast<uint32_t>(step), static_cast<uint32_t>(stream), static_cast<uint64_t>(seed), words);
+      if (shift > 0)
+        philox_blocks(b + PHILOX_WORDS / 4, static_cast<uint32_t>(step), static_cast<uint32_t>(stream), static_cast<uint64_t>(seed), words + PHILOX_WORDS);
+      const uint32_t* w = words + shift;
+      const float* xs = x + at;
+      float* o = out + at;
+      const int count = static_cast<int>(min_i(PHILOX_WORDS, to - at));
+      for (int i = 0; i < count; i++) {
+        const float kept = static_cast<float>(static_cast<double>(xs[i]) * factor);
+        o[i] = (w[i] >> 8) >= limit ? kept : 0.0f;
+      }
     }
   });
 }

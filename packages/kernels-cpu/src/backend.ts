@@ -9,6 +9,7 @@ const NEXT: Readonly<Record<string, string>> = {
   SLOTH_MEMORY_BUDGET: "Raise the memory budget, or use fewer tokens in a micro-batch.",
   SLOTH_MEMORY_EXHAUSTED: "Use a smaller model, fewer tokens in a micro-batch, or a machine with more memory.",
   SLOTH_BACKEND_CLOSED: "Open a new backend.",
+  SLOTH_SCRATCH_DISK: "Free some space on that disk, or choose a folder on another.",
 }
 
 const toError: ErrorFactory = (code, message, fields) =>
@@ -69,6 +70,23 @@ function memoryOf(native: NativeMemory): Memory {
     },
     read: native.read,
     mapFile: native.mapFile,
+    scratch: (folder) => {
+      const file = native.scratchOpen(folder)
+      let open = true
+      const live = (): number => {
+        if (open) return file
+        throw toError("SLOTH_SCRATCH_CLOSED", "A scratch file was used after it was disposed.", {})
+      }
+      return {
+        reserve: (bytes) => native.scratchReserve(live(), bytes, folder),
+        put: (handle, offset) => native.scratchPut(live(), handle, offset),
+        take: (handle, offset, ahead = 0) => native.scratchTake(live(), handle, offset, ahead),
+        [Symbol.dispose]: () => {
+          if (open) native.scratchClose(file)
+          open = false
+        },
+      }
+    },
     stats: native.stats,
     resetPeak: native.resetPeak,
     trim: native.trim,

@@ -42,8 +42,8 @@ describe.each(isas)("random kernels on %s", (isa) => {
       const [u, g, hx, d, e] = [s.alloc(n * 4), s.alloc(n * 4), s.f32(x), s.alloc(n * 4), s.alloc(n * 4)]
       s.k.randomUniform(u, -2, 3, n, seed, 7)
       s.k.randomNormal(g, 0.5, 2, n, -seed, 8)
-      s.k.dropout(d, hx, 0.3, n, seed, 9, 11)
-      s.k.dropout(e, hx, 0.3, n, seed, 9, 11)
+      s.k.dropout(d, hx, 0.3, n, seed, 9, 11, 0)
+      s.k.dropout(e, hx, 0.3, n, seed, 9, 11, 0)
       return [await s.readF32(u), await s.readF32(g), await s.readF32(d), await s.readF32(e)]
     })
     const [w1, w2, w3] = [words(n, seed, 7, 0), words(n, -seed, 8, 0), words(n, seed, 9, 11)]

@@ -64,7 +64,7 @@ export class Lora implements LinearAdapter {
   #product(ctx: ForwardContext): LowRank {
     const dropout =
       ctx.dropout !== undefined && this.dropout > 0
-        ? { p: this.dropout, seed: ctx.dropout.seed, step: ctx.dropout.step, stream: this.stream }
+        ? { ...ctx.dropout, p: this.dropout, stream: this.stream, first: ctx.dropout.row ?? 0 }
         : undefined
     return { a: this.a, b: this.b, scale: this.scale, dropout }
   }

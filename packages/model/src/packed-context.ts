@@ -5,6 +5,7 @@ import {
   type Engine,
   type ForwardContext,
   type SequenceLayout,
+  type Tensor,
 } from "@sloth/tensor"
 
 /** Options of {@link packedContext}. */
@@ -15,6 +16,8 @@ export interface PackedOptions {
   readonly dropout?: { readonly seed: number; readonly step: number }
   /** False runs the base model. */
   readonly adapters?: boolean
+  /** Most rows that what comes after attention runs over at once where nothing in it is kept; 1536 when absent. Sums over rows of gradients are made of such pieces. */
+  readonly rowsAtOnce?: number
   /** Rows whose final hidden states will be read, ascending and different; {@link CausalLM.hidden} then returns these rows only. */
   readonly read?: Int32Array
 }
@@ -28,20 +31,31 @@ export const packedContext = (engine: Engine, layout: SequenceLayout, options: P
     rows === undefined || rows.length >= layout.tokens
       ? undefined
       : { rows: engine.from(rows), positions: engine.from(rows.map((r) => layout.positions[r]!)) }
-  return {
+  const { dropout } = options
+  const context: ForwardContext = {
     engine,
     positions: engine.from(layout.positions),
     maxLength: layout.maxLength,
     ...(read === undefined ? {} : { read }),
     attend: (_layer, q, k, v, shape, sinks) => attention(q, k, v, segments, shape, sinks),
-    block: (_layer, x, body, anchor) => {
-      if (engine.tape === undefined) return engine.scope(() => body(x))
+    block: (_layer, x, body, anchor, tail) => {
       engine.policy = policy
-      // A block below the lowest trainable layer records nothing, so there is nothing to checkpoint.
-      const trains = x.requiresGrad || anchor !== undefined
-      return policy === "checkpoint" && trains ? checkpoint(engine, x, body, anchor) : engine.scope(() => body(x))
+      const rowWise =
+        tail === undefined
+          ? undefined
+          : (y: Tensor, first: number) =>
+              tail(
+                first === 0 || dropout === undefined ? context : { ...context, dropout: { ...dropout, row: first } },
+                y,
+              )
+      // A block below the lowest trainable layer records nothing, so there is nothing to keep.
+      const records = engine.tape !== undefined && (x.requiresGrad || anchor !== undefined)
+      return records && policy !== "checkpoint" && policy !== "spill"
+        ? engine.scope(() => (rowWise === undefined ? body(x) : rowWise(body(x), 0)))
+        : checkpoint(engine, x, body, { anchor, tail: rowWise, atOnce: options.rowsAtOnce })
     },
-    dropout: options.dropout,
+    dropout,
     adapters: options.adapters ?? true,
   }
+  return context
 }

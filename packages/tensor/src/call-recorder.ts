@@ -55,6 +55,21 @@ export const callRecorder = (inner: Memory): CallRecorder => {
         check("read")
         return inner.read(handle, byteOffset, bytes)
       },
+      scratch: (folder) => {
+        check("scratch")
+        const file = inner.scratch(folder)
+        return {
+          ...file,
+          put: (handle, offset) => {
+            check("put")
+            file.put(handle, offset)
+          },
+          take: (handle, offset, ahead) => {
+            check("take")
+            file.take(handle, offset, ahead)
+          },
+        }
+      },
       free: (handle) => {
         if (current === undefined) inner.free(handle)
         else {

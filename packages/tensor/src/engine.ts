@@ -1,9 +1,23 @@
 import { SlothError, type Backend, type Program } from "@sloth/core"
+import { tmpdir } from "node:os"
+import { SpillSpace } from "./spill.ts"
 import { bytesOf, Storage, Tensor, type DType } from "./tensor.ts"
 import { GradSlot, Tape } from "./tape.ts"
 
-/** How much of a forward pass is kept for the backward pass. */
-export type ActivationPolicy = "keep" | "recompute" | "checkpoint"
+/**
+ * How much of a forward pass is kept for the backward pass: everything; all but cheap values; the inputs of blocks, which run twice; or these and the results of attention in a
+ * scratch file, so that only the rest of a block runs twice.
+ */
+export type ActivationPolicy = "keep" | "recompute" | "checkpoint" | "spill"
+
+/** Every policy, from what keeps most in memory to what keeps least. */
+export const ACTIVATION_POLICIES: readonly ActivationPolicy[] = ["keep", "recompute", "checkpoint", "spill"]
+
+/** Values that a checkpointed block's first run leaves for its second, in the order in which they are made. */
+export interface Memo {
+  readonly mode: "record" | "replay"
+  readonly values: Tensor[]
+}
 
 /**
  * Tensors on one backend: creation, scopes and recording. A scope is an arena: what is made inside dies at its end, unless it is returned or kept.
@@ -16,6 +30,11 @@ export class Engine implements Disposable {
   tape: Tape | undefined
   /** What ops save while recording; `checkpoint` is applied by models block by block. */
   policy: ActivationPolicy = "keep"
+  /** Where the results of expensive ops are left or found, while a checkpointed block runs under a policy that has room for them. */
+  memo: Memo | undefined
+  /** Folder of the scratch file that the policy `spill` uses. */
+  scratchFolder = tmpdir()
+  #spill: SpillSpace | undefined
   #capturing = false
 
   constructor(backend: Backend) {
@@ -64,6 +83,17 @@ export class Engine implements Disposable {
       })
     if (data.length > 0) t.write(data)
     return t
+  }
+
+  /** The scratch file of the policy `spill`, opened when it is first used. Errors: SLOTH_SCRATCH_DISK. */
+  get spill(): SpillSpace {
+    return (this.#spill ??= new SpillSpace(this.backend.memory.scratch(this.scratchFolder)))
+  }
+
+  /** Gives the scratch file's disk space back, after what was enqueued; between passes. */
+  closeSpill(): void {
+    this.#spill?.[Symbol.dispose]()
+    this.#spill = undefined
   }
 
   /** Wraps a storage whose reference the caller hands over. */
@@ -178,6 +208,7 @@ export class Engine implements Disposable {
 
   /** Releases the backend. */
   [Symbol.dispose](): void {
+    this.closeSpill()
     this.backend[Symbol.dispose]()
   }
 }

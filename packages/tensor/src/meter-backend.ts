@@ -11,6 +11,10 @@ export interface MeterReading {
   readonly elementwiseBytes: number
   /** Kernel calls. */
   readonly calls: number
+  /** Bytes that went to a scratch file or came from it. */
+  readonly scratchBytes: number
+  /** Size of the largest scratch file. */
+  readonly scratchPeak: number
 }
 
 /** A backend that holds and computes nothing: it counts. The planner runs the real model code on it, so that its forecast is the program's own arithmetic. */
@@ -37,6 +41,8 @@ export const createMeterBackend = (
   let flops = 0
   let moved = 0
   let calls = 0
+  let scratchBytes = 0
+  let scratchPeak = 0
 
   const size = (h: BufferHandle): number => {
     const b = buffers.get(h)
@@ -77,6 +83,13 @@ export const createMeterBackend = (
       mapped += bytes
       buffers.set(next, { bytes, owned: 0 })
       return next++
+    },
+    scratch: () => {
+      const move = (h: BufferHandle, offset: number): void => {
+        scratchBytes += size(h)
+        scratchPeak = Math.max(scratchPeak, offset + size(h))
+      }
+      return { reserve: () => {}, put: move, take: move, [Symbol.dispose]: () => {} }
     },
     stats: () => ({ liveBuffers: buffers.size, liveBytes: live, peakBytes: peak, cachedBytes: 0, mappedBytes: mapped }),
     resetPeak: () => void (peak = live),
@@ -184,10 +197,10 @@ export const createMeterBackend = (
       return Promise.resolve()
     },
     capture: recorder.capture,
-    reading: () => ({ peakBytes: peak, flops, elementwiseBytes: moved, calls }),
+    reading: () => ({ peakBytes: peak, flops, elementwiseBytes: moved, calls, scratchBytes, scratchPeak }),
     restart: () => {
       peak = live
-      flops = moved = calls = 0
+      flops = moved = calls = scratchBytes = scratchPeak = 0
     },
     [Symbol.dispose]: () => buffers.clear(),
   }

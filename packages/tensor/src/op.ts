@@ -38,6 +38,8 @@ export interface Op<P> {
   backward(b: Backward<P>): void
   /** True for cheap ops whose outputs are made again in the backward pass instead of being kept, when the policy says so; such an op saves all its inputs. */
   readonly recompute?: boolean
+  /** True for an op whose saved values go to the scratch file under the policy `spill`: it is run backward long after. */
+  readonly spills?: boolean
   readonly tolerance: { readonly f32: Tolerance }
 }
 

@@ -1,6 +1,7 @@
 import { SlothError } from "@sloth/core"
 import type { Engine } from "./engine.ts"
 import type { Op } from "./op.ts"
+import type { Spilled } from "./spill.ts"
 import { Storage, Tensor, type DType } from "./tensor.ts"
 
 /** Where the gradient of a tensor gathers. Leaves keep theirs; others lose it when their node has run. */
@@ -23,6 +24,7 @@ export class GradSlot {
 type Saved =
   | { readonly kind: "stored"; readonly storage: Storage; readonly shape: readonly number[]; readonly dtype: DType }
   | { readonly kind: "again"; readonly node: TapeNode; readonly output: number }
+  | { readonly kind: "spilled"; readonly spilled: Spilled }
   | { readonly kind: "none" }
 
 /** One recorded op. */
@@ -134,6 +136,10 @@ export class Tape implements Disposable {
       node.saved.push({ kind: "none" })
       return
     }
+    if (node.op.spills === true && this.engine.policy === "spill") {
+      node.saved.push({ kind: "spilled", spilled: this.engine.spill.put(tensor) })
+      return
+    }
     const producer = this.engine.policy === "keep" ? undefined : this.#producers.get(tensor.storage)
     if (producer !== undefined && producer.node !== node) {
       node.saved.push({ kind: "again", ...producer })
@@ -149,6 +155,12 @@ export class Tape implements Disposable {
       const view = new Tensor(this.engine, saved.storage.retain(), saved.shape, saved.dtype)
       this.#viewsOf(owner).push(view)
       return view
+    }
+    if (saved.kind === "spilled") {
+      const back = this.engine.unscoped(saved.spilled.shape)
+      this.#viewsOf(owner).push(back)
+      this.engine.spill.take(saved.spilled, back)
+      return back
     }
     const { node, output } = saved
     if (node.remade === undefined) {
@@ -176,7 +188,7 @@ export class Tape implements Disposable {
       if (s.kind === "stored") {
         s.storage.saves--
         s.storage.release()
-      }
+      } else if (s.kind === "spilled") this.engine.spill.free(s.spilled)
     node.saved.length = 0
     for (const t of node.remade ?? []) t.dispose()
     node.remade = undefined

@@ -127,6 +127,19 @@ export class Tensor {
     return this.engine.adopt(this.storage.retain(), shape, this.dtype, this.slot)
   }
 
+  /** Rows `first` to `first + count` of an f32 tensor as a tensor on the same memory; without a gradient of its own. */
+  rows(first: number, count: number): Tensor {
+    const cols = this.shape.slice(1).reduce((a, b) => a * b, 1)
+    if (this.dtype !== "f32") throw typeMismatch("rows", "f32", this.dtype)
+    const { memory } = this.engine.backend
+    const view = new Storage(
+      this.engine,
+      memory.view(this.handle, first * cols * 4, count * cols * 4),
+      count * cols * 4,
+    )
+    return this.engine.adopt(view, [count, ...this.shape.slice(1)], "f32")
+  }
+
   /** Gives up this reference; the storage is freed when the last owner is gone. Safe to call twice. */
   dispose(): void {
     if (!this.#alive) return

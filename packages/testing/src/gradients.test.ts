@@ -264,10 +264,10 @@ describe("rows", () => {
     const [out, dx, dout] = [room(n), room(n), floats(weights)]
     const loss = (): number => {
       kernels.scaleRows(out, x, s, rows, cols, 0)
-      kernels.dropout(out, out, 0.4, n, 1, 2, 3)
+      kernels.dropout(out, out, 0.4, n, 1, 2, 3, 0)
       return weighted(out, weights)
     }
-    kernels.dropout(dx, dout, 0.4, n, 1, 2, 3)
+    kernels.dropout(dx, dout, 0.4, n, 1, 2, 3, 0)
     kernels.scaleRows(dx, dx, s, rows, cols, 0)
     gradient(dx, x, loss, "dx")
   })

@@ -1,3 +1,5 @@
+import { closeSync, existsSync, fsyncSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs"
+import { dirname, join, resolve } from "node:path"
 import type { Engine, Linear } from "@sloth/tensor"
 import { weightFormat, type Tensor } from "@sloth/tensor"
 import type { CausalLM } from "@sloth/model"
@@ -8,6 +10,8 @@ export interface MachineSpeed {
   readonly flopsPerSecond: number
   /** Bytes read and written by elementwise work. */
   readonly bytesPerSecond: number
+  /** Bytes written to the disk of the run and read from it; measured where the plan uses it. */
+  readonly diskBytesPerSecond?: number
 }
 
 /** Runs `work` ever more often until it takes `seconds` at least; returns seconds for one. */
@@ -60,4 +64,31 @@ export const measureSpeed = async (model: CausalLM): Promise<MachineSpeed> => {
   const one = await timed(engine, 0.02, () => kernels.add(a.handle, a.handle, a.handle, elements))
   a.dispose()
   return { flopsPerSecond, bytesPerSecond: (12 * elements) / one }
+}
+
+/** Bytes that {@link measureDisk} writes: long enough that a disk's own cache does not answer for it, short enough for a second on a slow one. */
+const DISK_BYTES = 64e6
+
+/**
+ * Measures how fast the disk of a folder takes bytes, until they are there. Reading is as fast or faster on every disk that is written to in long pieces. The folder need
+ * not exist yet. Takes a second on a disk of 64 MB/s. Errors: those of the file system.
+ */
+export const measureDisk = (folder: string): number => {
+  let place = resolve(folder)
+  while (!existsSync(place) && dirname(place) !== place) place = dirname(place)
+  const own = mkdtempSync(join(place, ".sloth-disk-"))
+  try {
+    const file = openSync(join(own, "speed"), "w")
+    try {
+      const block = new Uint8Array(4 << 20).fill(1)
+      const started = performance.now()
+      for (let written = 0; written < DISK_BYTES; written += block.length) writeSync(file, block)
+      fsyncSync(file)
+      return (DISK_BYTES / (performance.now() - started)) * 1000
+    } finally {
+      closeSync(file)
+    }
+  } finally {
+    rmSync(own, { recursive: true, force: true })
+  }
 }

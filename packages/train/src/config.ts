@@ -228,9 +228,9 @@ export const TrainConfigSchema = Schema.Struct({
     })
     .pipe(withDefault("f32")),
   policy: field
-    .choice(["auto", "keep", "recompute", "checkpoint"], {
+    .choice(["auto", "keep", "recompute", "checkpoint", "spill"], {
       description:
-        "What the forward pass keeps for the backward pass: everything, all but cheap values, or block inputs only. auto takes the fastest that fits.",
+        "What the forward pass keeps for the backward pass: everything, all but cheap values, block inputs only, or those on disk. auto takes the fastest that fits, and the disk last.",
       aka: ["gradient_checkpointing", "use_gradient_checkpointing"],
     })
     .pipe(withDefault("auto")),

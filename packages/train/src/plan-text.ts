@@ -28,7 +28,9 @@ export const formatSeconds = (seconds: number): string => {
 const POLICIES = {
   keep: "all activations kept",
   recompute: "cheap activations made again in the backward pass",
-  checkpoint: "blocks run again in the backward pass",
+  checkpoint: "blocks run again in the backward pass, what follows attention in pieces of rows",
+  spill:
+    "blocks run again in the backward pass, what follows attention in pieces of rows; inputs of blocks and results of attention wait on disk",
 } as const
 
 /** A plan as lines of text for a terminal. */
@@ -91,7 +93,13 @@ export const formatPlan = (plan: RunPlan): string => {
     ],
     [
       "disk",
-      `${formatBytes(disk.neededBytes)} of ${formatBytes(disk.freeBytes)} free: up to ${disk.checkpoints} checkpoints of ${formatBytes(disk.checkpointBytes)}, result ${formatBytes(disk.outputBytes)}`,
+      `${formatBytes(disk.neededBytes)} of ${formatBytes(disk.freeBytes)} free: up to ${disk.checkpoints} checkpoints of ${formatBytes(disk.checkpointBytes)}, result ${formatBytes(disk.outputBytes)}${
+        disk.spillBytes === undefined
+          ? ""
+          : `, activations ${formatBytes(disk.spillBytes)} (${formatBytes(disk.spilledPerStep ?? 0)} written and read a step${
+              time?.diskBytesPerSecond === undefined ? "" : ` at ${formatBytes(time.diskBytesPerSecond)}/s`
+            })`
+      }`,
     ],
   ]
   if (time !== undefined)

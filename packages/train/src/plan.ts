@@ -26,6 +26,10 @@ export interface DiskPlan {
   readonly checkpoints: number
   /** Final adapter or weights. */
   readonly outputBytes: number
+  /** The file of activations that memory has no room for; absent without the policy `spill`. */
+  readonly spillBytes?: number
+  /** Bytes that a mean step writes to it and reads from it. */
+  readonly spilledPerStep?: number
   readonly neededBytes: number
   readonly freeBytes: number
 }

@@ -1,7 +1,7 @@
 import { formatBytes, freeDiskBytes, SlothError } from "@sloth/core"
-import type { ActivationPolicy, MeterReading } from "@sloth/tensor"
+import { ACTIVATION_POLICIES, type ActivationPolicy, type MeterReading } from "@sloth/tensor"
 import type { CausalLM } from "@sloth/model"
-import { measureSpeed } from "./calibrate.ts"
+import { measureDisk, measureSpeed, type MachineSpeed } from "./calibrate.ts"
 import type { TrainConfig } from "./config.ts"
 import { availableMemory, deviceMemory, residentBytes } from "./internal/machine.ts"
 import { TrainMeter, type MeterOptions } from "./meter.ts"
@@ -27,10 +27,8 @@ const reserveOf = (activationBytes: number): number => Math.ceil(activationBytes
  */
 const COMFORTABLE_BYTES = 384e6
 
-const POLICIES: readonly ActivationPolicy[] = ["keep", "recompute", "checkpoint"]
-
 // A typical machine, for choosing among plans: the choice must not depend on what was measured, or two equal runs could differ in their last bits.
-const TYPICAL = { flopsPerSecond: 1e11, bytesPerSecond: 1e10, secondsPerCall: 2e-5 }
+const TYPICAL = { flopsPerSecond: 1e11, bytesPerSecond: 1e10, secondsPerCall: 2e-5, diskBytesPerSecond: 5e8 }
 
 /** What the planner looks at. */
 export interface PlanInput {
@@ -101,7 +99,8 @@ const longestText = ({ segments }: TrainingUnit): number => {
 const typicalSeconds = (reading: MeterReading, weightBytes: number): number =>
   reading.flops / TYPICAL.flopsPerSecond +
   (reading.elementwiseBytes + 2 * weightBytes) / TYPICAL.bytesPerSecond +
-  reading.calls * TYPICAL.secondsPerCall
+  reading.calls * TYPICAL.secondsPerCall +
+  reading.scratchBytes / TYPICAL.diskBytesPerSecond
 
 /**
  * Plans a run by running the real model code on a backend that counts: splits steps into micro-batches, takes the fastest activation policy that fits the memory
@@ -164,8 +163,9 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
         : packing
           ? TOKEN_BUDGETS
           : [TOKEN_BUDGETS[0]!]
-  const policies = decided !== undefined ? [decided.policy] : config.policy === "auto" ? POLICIES : [config.policy]
-  const free = policies.filter((p) => p !== "checkpoint")
+  const policies =
+    decided !== undefined ? [decided.policy] : config.policy === "auto" ? ACTIVATION_POLICIES : [config.policy]
+  const free = policies.filter((p) => p === "keep" || p === "recompute")
   const quick = (free.length === 0 ? policies : free).flatMap((policy) =>
     budgets.filter((budget) => budget >= 512 || budget === budgets[0]).map((budget) => ({ budget, policy })),
   )
@@ -183,16 +183,22 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
   }
   if (chosen === undefined && smallest !== undefined && fits(smallest)) chosen = smallest
   if (chosen === undefined || smallest === undefined) {
-    // Only now are plans compared that cost time.
-    const all = policies.flatMap((policy) => budgets.map((budget) => measured(budget, policy)))
-    smallest = all.reduce((a, b) => (b.reading.peakBytes < a.reading.peakBytes ? b : a))
-    chosen = all
-      .filter(fits)
-      .map((c) => ({ c, cost: perToken(c) }))
-      .sort((a, b) => a.cost - b.cost)[0]?.c
+    // Only now are plans compared that cost time; the disk is left alone while memory is enough.
+    for (const spills of [false, true]) {
+      const all = policies
+        .filter((policy) => (policy === "spill") === spills)
+        .flatMap((policy) => budgets.map((budget) => measured(budget, policy)))
+      for (const c of all) if (smallest === undefined || c.reading.peakBytes < smallest.reading.peakBytes) smallest = c
+      chosen ??= all
+        .filter(fits)
+        .map((c) => ({ c, cost: perToken(c) }))
+        .sort((a, b) => a.cost - b.cost)[0]?.c
+      if (chosen !== undefined) break
+    }
   }
   const longest = units.reduce((n, u) => Math.max(n, longestText(u)), 0)
   if (chosen === undefined) {
+    smallest = smallest!
     const need = memoryOf(smallest)
     throw new SlothError("SLOTH_PLAN_MEMORY", {
       what: `Training needs ${formatBytes(need.peakBytes)} of memory at the least; the budget is ${formatBytes(budgetBytes)}.`,
@@ -200,7 +206,7 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
         need.activationBytes,
       )}, weights ${formatBytes(weightBytes)}, gradients ${formatBytes(need.gradientBytes)}, optimizer ${formatBytes(need.optimizerBytes)}.`,
       next: `Shorten rows with maxLength${config.full ? ", train an adapter instead of all weights, use optimizer adamw8bit" : ", lower rank"}${
-        policies.length === 1 && smallest.policy !== "checkpoint" ? ", leave policy to the planner" : ""
+        policies.length === 1 && smallest.policy !== "spill" ? ", leave policy to the planner" : ""
       }, or raise memoryBudget.`,
       fields: { needBytes: need.peakBytes, budgetBytes, memory: need, policy: smallest.policy, longest },
     })
@@ -214,11 +220,17 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
   const tokens = (epochTokens / positions.stepsPerEpoch) * positions.total
 
   let time: TimePlan | undefined
+  let diskSeconds = 0
   if (input.measure !== undefined) {
-    const speed = await measureSpeed(input.measure)
+    const speed: MachineSpeed = {
+      ...(await measureSpeed(input.measure)),
+      ...(sample.scratchBytes === 0 ? {} : { diskBytesPerSecond: measureDisk(input.directory ?? ".") }),
+    }
+    diskSeconds = speed.diskBytesPerSecond === undefined ? 0 : sample.scratchBytes / speed.diskBytesPerSecond
     const secondsPerStep =
       sample.flops / speed.flopsPerSecond +
-      (sample.elementwiseBytes + sample.microBatches * 2 * weightBytes) / speed.bytesPerSecond
+      (sample.elementwiseBytes + sample.microBatches * 2 * weightBytes) / speed.bytesPerSecond +
+      diskSeconds
     time = {
       ...speed,
       secondsPerStep,
@@ -231,18 +243,22 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
   const checkpointBytes = outputBytes + standing.optimizerBytes
   const saves = config.saveEvery === 0 ? 1 : Math.ceil(positions.total / config.saveEvery)
   const kept = Math.min(saves, config.keepCheckpoints) + (input.evaluationUnits.length > 0 ? 1 : 0)
+  const spillBytes = chosen.reading.scratchPeak
   const freeBytes = await freeDiskBytes(input.directory ?? ".")
   const disk = {
     checkpointBytes,
     checkpoints: kept + 1,
     outputBytes,
-    neededBytes: checkpointBytes * (kept + 1) + outputBytes,
+    ...(spillBytes === 0 ? {} : { spillBytes, spilledPerStep: sample.scratchBytes }),
+    neededBytes: checkpointBytes * (kept + 1) + outputBytes + spillBytes,
     freeBytes,
   }
   if (disk.neededBytes > freeBytes)
     throw new SlothError("SLOTH_PLAN_DISK", {
       what: `The run needs ${formatBytes(disk.neededBytes)} of disk space; ${formatBytes(freeBytes)} are free.`,
-      why: `A checkpoint has ${formatBytes(checkpointBytes)}, and ${disk.checkpoints} can lie there at once.`,
+      why: `A checkpoint has ${formatBytes(checkpointBytes)}, and ${disk.checkpoints} can lie there at once${
+        spillBytes === 0 ? "" : `; activations that memory has no room for take ${formatBytes(spillBytes)}`
+      }.`,
       next: "Free some space, choose another folder with run, or lower keepCheckpoints.",
       fields: { ...disk },
     })
@@ -257,6 +273,10 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
     warnings.push(`The longest row has ${longest + 1} tokens, but the model was made for ${model.config.maxPositions}.`)
   if (config.steps === undefined && config.batch > units.length)
     warnings.push(`A step has ${config.batch} rows but there are only ${units.length}: every step is the whole data.`)
+  if (time !== undefined && diskSeconds > time.secondsPerStep / 2)
+    warnings.push(
+      `The disk is slow: ${formatSeconds(diskSeconds)} of every step are spent on writing and reading activations. A larger memoryBudget or a shorter maxLength needs no disk.`,
+    )
   if (time !== undefined && time.seconds > 24 * 3600)
     warnings.push(`This takes ${formatSeconds(time.seconds)}; steps sets a shorter run.`)
 
@@ -308,9 +328,9 @@ const sampleSteps = (
   split: { tokenBudget: number; packing: boolean },
   policy: ActivationPolicy,
   cut: (units: readonly TrainingUnit[]) => readonly TrainingUnit[],
-): { flops: number; elementwiseBytes: number; microBatches: number } => {
+): { flops: number; elementwiseBytes: number; scratchBytes: number; microBatches: number } => {
   const steps = Math.min(8, positions.total)
-  let [microBatches, metered, meteredTokens, tokens, flops, elementwiseBytes] = [0, 0, 0, 0, 0, 0]
+  let [microBatches, metered, meteredTokens, tokens, flops, elementwiseBytes, scratchBytes] = [0, 0, 0, 0, 0, 0, 0]
   for (let step = 1; step <= steps; step++) {
     const rows = cut(Array.from(positions.indices(step), (i) => units[i]!))
     const all = splitUnits(rows, split)
@@ -325,8 +345,14 @@ const sampleSteps = (
       meteredTokens += size
       flops += reading.flops
       elementwiseBytes += reading.elementwiseBytes
+      scratchBytes += reading.scratchBytes
     }
   }
   const scale = tokens / meteredTokens / steps
-  return { flops: flops * scale, elementwiseBytes: elementwiseBytes * scale, microBatches: microBatches / steps }
+  return {
+    flops: flops * scale,
+    elementwiseBytes: elementwiseBytes * scale,
+    scratchBytes: scratchBytes * scale,
+    microBatches: microBatches / steps,
+  }
 }

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"
 import { join } from "node:path"
-import { Engine, type ActivationPolicy } from "@sloth/tensor"
+import { ACTIVATION_POLICIES, Engine, type ActivationPolicy } from "@sloth/tensor"
 import { resolveTrainConfig } from "./config.ts"
 import { backends } from "./internal/testing/backends.ts"
 import { examplesOf, goldenDir, readGolden, tinyFiles } from "./internal/testing/tiny.ts"
@@ -83,7 +83,7 @@ for (const backend of backends)
       { name: "a row each by budget", tokenBudget: 5, batches: 80 },
       { name: "unpacked", packing: false, batches: 80 },
     ]
-    for (const policy of ["keep", "recompute", "checkpoint"] as const)
+    for (const policy of ACTIVATION_POLICIES)
       for (const { name, batches, ...split } of splits)
         test(`split: ${name}, ${policy}`, async () => {
           const result = await train(engine, { model: "tied", run: "lora", policy, ...split })

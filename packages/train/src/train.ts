@@ -239,6 +239,7 @@ class Training<Row> {
       const configHash = hashConfig(config, prepared.method, decisive, plan)
       if (this.#stored !== undefined) this.#requireSame(hashes, configHash, prepared.method, resumed?.manifest)
       const directory = await this.#open(config, plan, hashes, prepared)
+      options.engine.scratchFolder = directory.paths.root
       const session = await RunSession.open(
         directory,
         config,
@@ -300,6 +301,7 @@ class Training<Row> {
         await session.close()
       }
     } finally {
+      options.engine.closeSpill()
       this.#directory?.close()
       if (!handedOver) model[Symbol.dispose]()
       else model.clearGradients()

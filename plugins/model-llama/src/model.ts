@@ -48,24 +48,24 @@ export const build = (config: LlamaConfig, m: ModuleBuilder): ModelBody => {
   const { heads, kvHeads, headDim } = config
 
   // With `read` only those rows go on after the keys and values: nobody asks what the last layer makes of the others.
-  const forwardLayer = (
+  const attend = (
     ctx: ForwardContext,
     layer: (typeof layers)[number],
     x: Tensor,
     read?: ForwardContext["read"],
   ): Tensor => {
     const tokens = x.shape[0]!
-    const normed = layer.inputNorm.forward(x) // [tokens, hidden]
     // q [tokens or read, heads · headDim], k and v [tokens, kvHeads · headDim]
-    let [q, k, v] = (
-      read === undefined
+    let [q, k, v] = ctx.engine.scope(() => {
+      const normed = layer.inputNorm.forward(x) // [tokens, hidden]
+      return read === undefined
         ? forwardTogether(ctx, normed, [layer.q, layer.k, layer.v])
         : [
             layer.q.forward(ctx, gatherRows(normed, read.rows)),
             layer.k.forward(ctx, normed),
             layer.v.forward(ctx, normed),
           ]
-    ) as [Tensor, Tensor, Tensor]
+    }) as [Tensor, Tensor, Tensor]
     if (layer.rotates) {
       q = rotary.forward(read === undefined ? ctx : { ...ctx, positions: read.positions }, q, heads, headDim)
       k = rotary.forward(ctx, k, kvHeads, headDim)
@@ -78,7 +78,9 @@ export const build = (config: LlamaConfig, m: ModuleBuilder): ModelBody => {
       attended = gatherRows(attended, read.rows) // [read, heads · headDim]
       residual = gatherRows(x, read.rows) // [read, hidden]
     }
-    const middle = add(residual, forwardTogether(ctx, attended, [layer.o])[0]!) // [tokens or read, hidden]
+    return add(residual, forwardTogether(ctx, attended, [layer.o])[0]!) // [tokens or read, hidden]
+  }
+  const feedForward = (ctx: ForwardContext, layer: (typeof layers)[number], middle: Tensor): Tensor => {
     const [gate, up] = forwardTogether(ctx, layer.mlpNorm.forward(middle), [layer.gate, layer.up]) // [tokens, intermediate]
     const h = gatedActivation(gate!, up!, "silu") // [tokens, intermediate]
     return add(middle, forwardTogether(ctx, h, [layer.down])[0]!) // [tokens, hidden]
@@ -95,13 +97,18 @@ export const build = (config: LlamaConfig, m: ModuleBuilder): ModelBody => {
   return {
     forward: (ctx, tokens) => {
       let x = embed.forward(tokens) // [tokens, hidden]
-      for (const layer of layers)
+      for (const layer of layers) {
+        const input = x
         x = ctx.block(
           layer.index,
-          x,
-          (input) => forwardLayer(ctx, layer, input, layer.index === config.layers - 1 ? ctx.read : undefined),
+          input,
+          (rows) => attend(ctx, layer, rows, layer.index === config.layers - 1 ? ctx.read : undefined),
           anchor(layer),
+          (own, middle) => feedForward(own, layer, middle),
         )
+        // What the backward pass reads, its tape holds.
+        input.dispose()
+      }
       return norm.forward(x)
     },
     head: { weight: headWeight, softcap: 0, logitScale: 1 },

@@ -9,6 +9,13 @@ export interface NativeMemory {
   write(handle: number, data: Uint8Array, byteOffset: number): void
   read(handle: number, byteOffset?: number, bytes?: number): Promise<Uint8Array>
   mapFile(path: string, offset: number, bytes: number): number
+  /** Descriptor of a new file without a name. */
+  scratchOpen(folder: string): number
+  scratchReserve(descriptor: number, bytes: number, folder: string): void
+  scratchPut(descriptor: number, handle: number, offset: number): void
+  scratchTake(descriptor: number, handle: number, offset: number, ahead: number): void
+  /** In queue order. */
+  scratchClose(descriptor: number): void
   stats(): { liveBuffers: number; liveBytes: number; peakBytes: number; cachedBytes: number; mappedBytes: number }
   resetPeak(): void
   trim(): void

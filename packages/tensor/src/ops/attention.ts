@@ -86,6 +86,11 @@ const attentionOp: Op<AttentionShape> = {
   saves: () => [true, true, true, true, true],
   forward: (engine, p, [q, k, v, segments, sinks]) => {
     const tokens = q!.shape[0]!
+    const { memo } = engine
+    if (memo?.mode === "replay") {
+      const [out, lse] = memo.values.splice(0, 2) as [Tensor, Tensor]
+      return { outputs: [out], extra: [out, lse] }
+    }
     const out = engine.empty([tokens, p.heads * p.headDim])
     const lse = engine.empty([tokens, p.heads])
     const width = p.kvHeads * p.headDim
@@ -109,6 +114,8 @@ const attentionOp: Op<AttentionShape> = {
       p.softcap,
       handleOf(sinks),
     )
+    for (const t of memo === undefined ? [] : [out, lse])
+      memo!.values.push(new Tensor(engine, t.storage.retain(), t.shape, t.dtype))
     return { outputs: [out], extra: [out, lse] }
   },
   backward: ({ engine, params: p, saved, gradients: [dout], sink }) => {

@@ -70,20 +70,22 @@ export interface RandomAddress {
   readonly seed: number
   readonly stream: number
   readonly step: number
+  /** Number of x's first element (for {@link LowRank}: row) in the whole of which it is a piece; 0 when absent. */
+  readonly first?: number
 }
 
 const dropoutOp: Op<RandomAddress & { p: number }> = {
   name: "dropout",
   saves: () => [true],
   recompute: true,
-  forward: (engine, { p, seed, stream, step }, [x]) => {
+  forward: (engine, { p, seed, stream, step, first = 0 }, [x]) => {
     const out = engine.empty(x!.shape)
-    engine.backend.kernels.dropout(out.handle, x!.handle, p, out.size, seed, stream, step)
+    engine.backend.kernels.dropout(out.handle, x!.handle, p, out.size, seed, stream, step, first)
     return { outputs: [out] }
   },
-  backward: ({ engine, params: { p, seed, stream, step }, gradients: [d], sink }) => {
+  backward: ({ engine, params: { p, seed, stream, step, first = 0 }, gradients: [d], sink }) => {
     const masked = engine.empty(d!.shape)
-    engine.backend.kernels.dropout(masked.handle, d!.handle, p, masked.size, seed, stream, step)
+    engine.backend.kernels.dropout(masked.handle, d!.handle, p, masked.size, seed, stream, step, first)
     sink.give(0, masked)
   },
   tolerance: { f32: F32_TOLERANCE },

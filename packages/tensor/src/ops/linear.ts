@@ -4,6 +4,8 @@ import { apply, F32_TOLERANCE, type Op } from "../op.ts"
 import { weightFormat } from "../weight-format.ts"
 import type { RandomAddress } from "./elementwise.ts"
 
+type Dropout = RandomAddress & { readonly p: number }
+
 /** The low-rank part of a linear layer: s · (drop(x) · Aᵀ) · Bᵀ with A [rank, in] and B [out, rank], f32. */
 export interface LowRank {
   readonly a: Tensor
@@ -11,13 +13,17 @@ export interface LowRank {
   /** alpha / rank, or alpha / sqrt(rank) for rsLoRA. */
   readonly scale: number
   /** Probability of dropping an input of A, with the address of its random bits. */
-  readonly dropout?: RandomAddress & { readonly p: number }
+  readonly dropout?: Dropout
 }
 
 interface LinearParams {
   readonly scale: number
-  readonly drop: (RandomAddress & { readonly p: number }) | undefined
+  readonly drop: Dropout | undefined
 }
+
+/** out = x with the mask of the rows that it is, f32 [tokens, in]. */
+const dropInto = (out: Tensor, x: Tensor, { p, seed, stream, step, first = 0 }: Dropout): void =>
+  x.engine.backend.kernels.dropout(out.handle, x.handle, p, x.size, seed, stream, step, first * x.shape.at(-1)!)
 
 // Inputs: x [tokens, in], W [out, in], bias [out]?, A [rank, in]?, B [out, rank]?. Extra: t = s · drop(x) · Aᵀ [tokens, rank].
 const linearOp: Op<LinearParams> = {
@@ -43,7 +49,7 @@ const linearOp: Op<LinearParams> = {
       let dropped = x!
       if (drop !== undefined) {
         dropped = engine.empty(x!.shape)
-        kernels.dropout(dropped.handle, x!.handle, drop.p, dropped.size, drop.seed, drop.stream, drop.step)
+        dropInto(dropped, x!, drop)
       }
       kernels.matmul(t.handle, dropped.handle, a.handle, tokens, rank, inner, 0, 1, scale, 0) // [tokens, rank]
       if (dropped !== x) dropped.dispose()
@@ -89,7 +95,7 @@ const linearOp: Op<LinearParams> = {
       const inner = a!.shape[1]!
       if (drop !== undefined) {
         dropped = engine.empty(x!.shape)
-        kernels.dropout(dropped.handle, x!.handle, drop.p, dropped.size, drop.seed, drop.stream, drop.step)
+        dropInto(dropped, x!, drop)
       }
       const da = sink.target(3, [rank, inner])
       kernels.matmul(da.tensor.handle, dt!.handle, dropped.handle, rank, inner, tokens, 1, 0, 1, da.accumulate) // dtᵀ · x: [rank, in]
@@ -108,7 +114,7 @@ const linearOp: Op<LinearParams> = {
         // The mask applies to the low-rank path alone, so its product cannot ride along.
         const low = engine.empty([tokens, inner])
         kernels.matmul(low.handle, dt.handle, a!.handle, tokens, inner, rank, 0, 0, 1, 0) // [tokens, in]
-        kernels.dropout(low.handle, low.handle, drop.p, low.size, drop.seed, drop.stream, drop.step)
+        dropInto(low, low, drop)
         kernels.linearBackwardInput(
           dx.tensor.handle,
           dy!.handle,

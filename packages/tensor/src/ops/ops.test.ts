@@ -193,7 +193,7 @@ describe("gradients are those of finite differences in double precision", () => 
     await check([x, w], () =>
       add(
         x,
-        checkpoint(engine, x, (y) => rmsNorm(linear(y, w), undefined, 1e-5), w),
+        checkpoint(engine, x, (y) => rmsNorm(linear(y, w), undefined, 1e-5), { anchor: w }),
       ),
     )
   })

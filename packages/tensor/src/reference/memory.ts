@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readSync } from "node:fs"
+import { closeSync, fstatSync, openSync, readSync, statSync } from "node:fs"
 import { totalmem } from "node:os"
 
 import { NONE, SlothError, type BufferHandle, type Memory, type MemoryStats } from "@sloth/core"
@@ -218,6 +218,50 @@ export function createReferenceMemory(options: { float64: boolean; budget: numbe
       refreshShadow(storage, 0, bytes)
       mappedBytes += bytes
       return register({ storage, offset: 0, bytes })
+    },
+    // Host memory stands for the disk: with `float64` a file of bytes would lose the exact values.
+    scratch(folder) {
+      checkOpen()
+      if (!statSync(folder, { throwIfNoEntry: false })?.isDirectory())
+        throw new SlothError("SLOTH_SCRATCH_DISK", {
+          what: `The scratch file in ${folder} cannot be made: there is no such folder.`,
+          fields: { path: folder },
+        })
+      let file = { bytes: new Uint8Array(0), shadow: new Float64Array(0) }
+      const grow = (bytes: number): void => {
+        if (file.bytes.length >= bytes) return
+        const larger = { bytes: new Uint8Array(bytes), shadow: new Float64Array(float64 ? Math.ceil(bytes / 4) : 0) }
+        larger.bytes.set(file.bytes)
+        larger.shadow.set(file.shadow)
+        file = larger
+      }
+      const place = (handle: BufferHandle, offset: number): Entry => {
+        wholeNumber("offset", offset)
+        const found = range(handle, 0, entry(handle).bytes)
+        return offset % 8 === 0 ? found : (aligned({ ...found, offset }, 8), found)
+      }
+      return {
+        reserve: grow,
+        put(handle, offset) {
+          const { storage, offset: from, bytes } = place(handle, offset)
+          grow(offset + bytes)
+          file.bytes.set(storage.bytes.subarray(from, from + bytes), offset)
+          if (storage.shadow !== undefined)
+            file.shadow.set(storage.shadow.subarray(from / 4, Math.floor((from + bytes) / 4)), offset / 4)
+        },
+        take(handle, offset) {
+          const { storage, offset: to, bytes } = place(handle, offset)
+          if (storage.mapped) throw argumentError("A file mapping is read-only.", { handle })
+          if (offset + bytes > file.bytes.length)
+            throw new SlothError("SLOTH_SCRATCH_DISK", {
+              what: "A scratch file failed: the file is shorter than what was put into it.",
+              fields: { offset, bytes },
+            })
+          storage.bytes.set(file.bytes.subarray(offset, offset + bytes), to)
+          storage.shadow?.set(file.shadow.subarray(offset / 4, Math.floor((offset + bytes) / 4)), to / 4)
+        },
+        [Symbol.dispose]: () => void (file = { bytes: new Uint8Array(0), shadow: new Float64Array(0) }),
+      }
     },
     stats: (): MemoryStats => ({ liveBuffers, liveBytes, peakBytes, cachedBytes: 0, mappedBytes }),
     resetPeak() {

@@ -77,7 +77,7 @@ describe("distributions", () => {
   test("dropout drops the asked share and keeps the mean", () => {
     const x = draw((b, h) => {
       b.kernels.fill(h, 1, n)
-      b.kernels.dropout(h, h, 0.25, n, 3, 4, 5)
+      b.kernels.dropout(h, h, 0.25, n, 3, 4, 5, 0)
     })
     const kept = x.filter((value) => value !== 0)
     expect(Math.abs(kept.length / n - 0.75)).toBeLessThan(5 * Math.sqrt((0.25 * 0.75) / n))

@@ -76,15 +76,16 @@ const checkStream = (c: Call, n: number, seed: number, stream: number): void => 
 
 /** Kernels that draw random numbers; results are rounded to f32 on every backend, float64 ones too. */
 export const randomKernels = (define: Define): Pick<RequiredKernels, "dropout" | "randomUniform" | "randomNormal"> => ({
-  dropout: define("dropout", (c, out, x, p, n, seed, stream, step) => {
+  dropout: define("dropout", (c, out, x, p, n, seed, stream, step, first) => {
     checkStream(c, n, seed, stream)
     c.whole("step", step, 0, 0xffffffff)
+    c.whole("first", first)
     c.require(p >= 0 && p <= 1, "p", `must be in [0, 1], not ${p}`)
     const source = c.float("x", x, n)
     const target = c.floatOut("out", out, n)
     const word = philoxWords(seed, stream, step)
     const factor = 1 / (1 - p)
-    for (let i = 0; i < n; i++) target[i] = uniformOf(word(i)) >= p ? source[i]! * factor : 0
+    for (let i = 0; i < n; i++) target[i] = uniformOf(word(first + i)) >= p ? source[i]! * factor : 0
   }),
 
   randomUniform: define("randomUniform", (c, out, low, high, n, seed, stream) => {

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
@@ -137,6 +137,50 @@ export const memoryChecks: readonly (readonly [label: string, run: (backend: Bac
         memory.free(out)
         memory.free(mapped)
         check(memory.stats().mappedBytes === before.mappedBytes, "mappedBytes falls again")
+      } finally {
+        rmSync(folder, { recursive: true })
+      }
+    },
+  ],
+  [
+    "a scratch file gives back what was put into it, in queue order, and leaves no name behind",
+    async (backend) => {
+      const { memory, kernels } = backend
+      const folder = mkdtempSync(join(tmpdir(), "sloth-backend-"))
+      try {
+        using file = memory.scratch(folder)
+        const [a, b] = [memory.alloc(40_000), memory.alloc(20_004)]
+        file.reserve(65_536)
+        kernels.fill(a, 1, 10_000)
+        file.put(a, 0)
+        kernels.fill(a, 2, 10_000)
+        file.put(a, 40_960)
+        kernels.fill(b, 3, 5001)
+        // Over a part of the first block.
+        file.put(b, 8)
+        kernels.fill(a, 4, 10_000)
+        file.take(a, 0, 100)
+        const first = await floats(backend, a)
+        file.take(a, 40_960, 1 << 30)
+        memory.free(b)
+        equal(
+          [first[0]!, first[1]!, first[2]!, first[5002]!, first[5003]!, first[9999]!],
+          [1, 1, 3, 3, 1, 1],
+          "first block",
+        )
+        equal((await floats(backend, a)).subarray(9998), [2, 2], "second block")
+        check(readdirSync(folder).length === 0, "the file has no name")
+        checkThrows(() => file.put(b, 0), ["SLOTH_MEMORY_FREED"], "a freed buffer")
+        checkThrows(() => memory.scratch(join(folder, "absent")), ["SLOTH_SCRATCH_DISK"], "a missing folder")
+        await checkFails(
+          () => {
+            file.take(a, 1 << 20)
+            return backend.synchronize()
+          },
+          (code) => code === "SLOTH_SCRATCH_DISK",
+          "what was never put",
+        )
+        memory.free(a)
       } finally {
         rmSync(folder, { recursive: true })
       }

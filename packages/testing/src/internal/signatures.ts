@@ -11,7 +11,7 @@ export const signatures: Record<keyof RequiredKernels, string> = {
   mul: "out* a* b* n#",
   scale: "out* x* alpha. n# accumulate#",
   scaleRows: "out* x* rowScale* rows# cols# accumulate#",
-  dropout: "out* x* p. n# seed% stream# step#",
+  dropout: "out* x* p. n# seed% stream# step# first#",
   randomUniform: "out* low. high. n# seed% stream#",
   randomNormal: "out* mean. std. n# seed% stream#",
   sumSquares: "out* slot# x* n#",

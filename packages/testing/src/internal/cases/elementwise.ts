@@ -97,15 +97,17 @@ export const elementwiseCases: Cases<
 
   dropout: each(async (t, n, d) => {
     const x = d.between(n, 0.5, 2)
-    for (const [p, seed, stream, step] of [
-      [0.1, 0, 0, 0],
-      [0.5, 2 ** 40 + 12345, 7, 3],
-      [0, 1, 2, 4_000_000_000],
+    for (const [p, seed, stream, step, first] of [
+      [0.1, 0, 0, 0, 0],
+      [0.5, 2 ** 40 + 12345, 7, 3, 64],
+      [0.4, 3, 7, 3, 1],
+      [0.6, 3, 7, 3, 1_000_003],
+      [0, 1, 2, 4_000_000_000, 2],
     ] as const) {
       const [source, out, again] = [t.floats(x), t.output(n), t.output(n)]
-      t.call("dropout", out, source, p, n, seed, stream, step)
+      t.call("dropout", out, source, p, n, seed, stream, step, first)
       const kept = await t.compare(out, (i) => (3 * F32 * x[i]!) / (1 - p), `dropout ${p}`)
-      t.call("dropout", again, source, p, n, seed, stream, step)
+      t.call("dropout", again, source, p, n, seed, stream, step, first)
       const repeated = await t.compare(again, (i) => (3 * F32 * x[i]!) / (1 - p), `dropout ${p} again`)
       // Every input is positive, so a zero is a dropped element, and the mask is exactly the reference's (a tolerance would not hide a swap).
       check(
