@@ -1,6 +1,6 @@
 /**
  * GRPO steps of SmolLM2-135M in a process of their own, sampling, rewards and update together. Prints a line of JSON. Options: --prompts, --prompt, --group, --completion, --steps, --warmup,
- * --threads.
+ * --threads, --wait (seconds that the reward waits, as one that asks a judge does), --ahead (maxStaleness).
  */
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -30,9 +30,13 @@ const rows = Array.from({ length: prompts }, (_, row) => ({
   columns: {},
   row,
 }))
+const wait = number("wait", 0)
 const varied = defineReward({
   name: "varied",
-  each: ({ completionTokens }) => new Set(completionTokens).size / completionTokens.length,
+  score: async (samples) => {
+    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait * 1000))
+    return samples.map(({ completionTokens }) => new Set(completionTokens).size / completionTokens.length)
+  },
 })
 const engine = new Engine(await createCpuBackend({ threads: number("threads", 2) }))
 const folder = mkdtempSync(join(tmpdir(), "sloth-grpo-"))
@@ -46,7 +50,7 @@ try {
     data: { examples: rows },
     objective: grpo,
     rewards: [varied],
-    settings: { numGenerations: group, maxCompletionLength: completion },
+    settings: { numGenerations: group, maxCompletionLength: completion, maxStaleness: number("ahead", 0) },
     config: { steps: warmup + steps, batch: prompts, rank: 16, saveEvery: 0, learningRate: 1e-5 },
     measure: false,
     run: join(folder, "run"),

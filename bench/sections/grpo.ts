@@ -181,7 +181,46 @@ const prefix = async ({ threads, rounds, add, say }: BenchContext): Promise<void
   }
 }
 
-/** GRPO with SmolLM2-135M: whole steps against TRL, and what sharing the prompt of a group brings. */
+const WAITING = "GRPO step with a reward that waits 2 s, 2 prompts of 64 tokens, 4 completions of 32"
+
+/** What rollouts ahead of training bring where a reward waits for something: a judge, a sandbox. */
+const waiting = async ({ threads, rounds, add, say }: BenchContext): Promise<void> => {
+  const at = { section: "grpo", group: WAITING }
+  const words = [
+    "--prompts",
+    "2",
+    "--prompt",
+    "64",
+    "--group",
+    "4",
+    "--completion",
+    "32",
+    "--wait",
+    "2",
+    "--steps",
+    "4",
+  ]
+  const competitors = [0, 1].map((ahead): Competitor<StepResult> => {
+    const name = ahead === 0 ? "rollouts when they are needed" : "one rollout ahead (maxStaleness 1)"
+    const own = [...words, "--threads", String(threads), "--ahead", String(ahead)]
+    return { name, team: name, run: () => runOwnJob<StepResult>("grpo.ts", own) }
+  })
+  const outcomes = await contest(
+    competitors,
+    rounds,
+    (r) => 1 / median(r.seconds),
+    (text) => say(`${WAITING}: ${text}`),
+  )
+  for (const { name, values, error } of outcomes.values())
+    if (values.length === 0) add({ ...at, name, missing: error ?? "did not run" })
+    else add({ ...at, name, value: spread(values.flatMap(({ seconds }) => seconds)), unit: "s" })
+  const [needed, ahead] = competitors.map(({ name }) => outcomes.get(name)!.values)
+  if (needed!.length === 0 || ahead!.length === 0) return
+  const ratios = needed!.map((v, i) => median(v.seconds) / median((ahead![i] ?? ahead![0]!).seconds))
+  add({ ...at, name: "needed / ahead", value: spread(ratios), unit: "x" })
+}
+
+/** GRPO with SmolLM2-135M: whole steps against TRL, what sharing the prompt of a group brings, and rollouts ahead of training. */
 export const grpo = async (context: BenchContext): Promise<void> => {
   if (smollm2Path === undefined) {
     context.add({ section: "grpo", group: "GRPO", name: "SmolLM2-135M Q4_1", missing: SMOLLM2_ABSENT })
@@ -190,4 +229,5 @@ export const grpo = async (context: BenchContext): Promise<void> => {
   const { filter } = context
   if (filter === undefined || GROUP.includes(filter)) await steps(context)
   if (filter === undefined || "shared prompt of 512 tokens".includes(filter)) await prefix(context)
+  if (filter === undefined || WAITING.includes(filter)) await waiting(context)
 }
