@@ -367,6 +367,24 @@ export interface RequiredKernels {
     logitScale: number,
   ): void
 
+  /**
+   * out[i] = the divergence of row i of the student's finished logits zs from the teacher's zt, nats: KL(t || s) at beta 0, KL(s || t) at beta 1, and between them the generalised
+   * Jensen-Shannon divergence beta · KL(t || m) + (1 - beta) · KL(s || m) of m = (1 - beta) · s + beta · t. With dz f32 [rows, vocab], which may be zs, also the gradient of Σ coef · out by
+   * logits before soft cap and scale, as {@link logits} of these settings made zs. zs, zt f32 [rows, vocab]; coef f32 [rows], needed with dz.
+   */
+  divergence(
+    out: H,
+    dz: H,
+    zs: H,
+    zt: H,
+    coef: H,
+    rows: number,
+    vocab: number,
+    beta: number,
+    softcap: number,
+    logitScale: number,
+  ): void
+
   // --- optimizer
   /**
    * AdamW (Loshchilov & Hutter 2019; update order of torch.optim.AdamW 2.x): g' = gradScale·g; p -= lr·weightDecay·p; m, v moments; p -= lr/bc1 · m / (sqrt(v)/sqrt(bc2) + eps),

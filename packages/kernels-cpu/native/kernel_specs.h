@@ -88,6 +88,9 @@ struct Check {
   void fraction(int i) {
     if (!(x(i) >= 0 && x(i) < 1)) fail(i, "must be in [0, 1)");
   }
+  void unit(int i) {
+    if (!(x(i) >= 0 && x(i) <= 1)) fail(i, "must be in [0, 1]");
+  }
   void flag(int i) { atMost(i, 1, "must be 0 or 1"); }
   void positive(int i) {
     if (n(i) < 1) fail(i, "must be at least 1");
@@ -413,6 +416,16 @@ struct Check {
     c.f32(0, c.n(4), c.n(5));                                                                                                                          \
     c.f32(1, c.n(4), c.n(6));                                                                                                                          \
     c.weight(2, 3, c.n(5), c.n(6));                                                                                                                    \
+  })                                                                                                                                                   \
+  SPEC(divergence, "out,dz,zs,zt,coef,rows,vocab,beta,softcap,logitScale", {                                                                           \
+    c.f32(0, c.n(5));                                                                                                                                  \
+    c.optionalF32(1, times(c.n(5), c.n(6)));                                                                                                           \
+    c.f32(2, c.n(5), c.n(6));                                                                                                                          \
+    c.f32(3, c.n(5), c.n(6));                                                                                                                          \
+    if (c.given(1)) c.f32(4, c.n(5));                                                                                                                  \
+    else c.optionalF32(4, c.n(5));                                                                                                                     \
+    c.positive(6);                                                                                                                                     \
+    c.unit(7);                                                                                                                                         \
   })                                                                                                                                                   \
   SPEC(sample, "ids,logp,logits,rows,vocab,params,rng,history,maxHistory", {                                                                           \
     c.f32(0, c.n(3));                                                                                                                                  \

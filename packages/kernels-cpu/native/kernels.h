@@ -97,6 +97,8 @@ struct KernelTable {
                          int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale);
   void (*linearLogprobsBackward)(Pool*, float* dh, float* dw, const float* dlogp, const float* lse, const float* dentropy, const float* entropy, const float* h,
                                  const void* w, int64_t format, const int32_t* targets, int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale);
+  void (*divergence)(Pool*, float* out, float* dz, const float* zs, const float* zt, const float* coef, int64_t rows, int64_t vocab, double beta,
+                     double softcap, double logitScale);
 
   void (*adamw)(Pool*, float* p, const float* g, float* m, float* v, int64_t n, double lr, double beta1, double beta2, double eps, double weightDecay,
                 int64_t step, double gradScale);

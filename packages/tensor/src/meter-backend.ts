@@ -154,6 +154,7 @@ export const createMeterBackend = (
     linearLogprobs: (_l, _s, _e, _h, _w, _f, _t, rows, vocab, hidden) => count(2 * rows! * vocab! * hidden!, 0),
     linearLogprobsBackward: (_dh, dw, _d, _l, _de, _e, _h, _w, _f, _t, rows, vocab, hidden) =>
       count(2 * rows! * vocab! * hidden! * (dw === NONE ? 2 : 3), 0),
+    divergence: (_o, dz, _s, _t, _c, rows, vocab) => count(0, 4 * rows! * vocab! * (dz === NONE ? 4 : 8)),
     logits: (_o, _h, _w, _f, rows, vocab, hidden) => count(2 * rows! * vocab! * hidden!, 0),
     copy: (_o, _s, bytes) => count(0, 2 * bytes!),
     add: (_o, _a, _b, n) => count(0, 12 * n!),

@@ -73,6 +73,7 @@ describe("a kernel that is slightly wrong is noticed", () => {
     ["entropy lost", "linearLogprobs", set(2, () => 0)],
     ["dw lost", "linearLogprobsBackward", set(1, () => 0)],
     ["gradient by the entropy lost", "linearLogprobsBackward", set(4, () => 0)],
+    ["beta ignored", "divergence", set(7, () => 0)],
     ["weight decay ignored", "adamw", set(9, () => 0)],
     ["step off by one", "adamw", set(10, (step) => step + 1)],
     ["gradient scale ignored", "adamw8bit", set(13, () => 1)],

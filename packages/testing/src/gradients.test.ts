@@ -210,6 +210,31 @@ describe("the output layer", () => {
   }
 })
 
+for (const beta of [0, 0.1, 0.5, 1])
+  gradientTest(`divergence, beta ${beta}`, (d) => {
+    const [rows, vocab, hidden, softcap, scale] = [3, 7, 4, 3, 0.8]
+    const h = floats(d.floats(rows * hidden))
+    const w = floats(d.floats(vocab * hidden))
+    const zt = floats(d.floats(rows * vocab))
+    const weights = d.floats(rows)
+    const [zs, out, dz, dh, coef] = [
+      room(rows * vocab),
+      room(rows),
+      room(rows * vocab),
+      room(rows * hidden),
+      floats(weights),
+    ]
+    const loss = (): number => {
+      kernels.logits(zs, h, w, 0, rows, vocab, hidden, softcap, scale)
+      kernels.divergence(out, NONE, zs, zt, NONE, rows, vocab, beta, softcap, scale)
+      return weighted(out, weights)
+    }
+    loss()
+    kernels.divergence(out, dz, zs, zt, coef, rows, vocab, beta, softcap, scale)
+    kernels.linearBackwardInput(dh, dz, w, 0, rows, vocab, hidden, NONE, NONE, 0, 0)
+    gradient(dh, h, loss, "dh")
+  })
+
 gradientTest("linearBackwardInput, with an adapter", (d) => {
   const [m, n, k, r] = [3, 5, 4, 2]
   const x = floats(d.floats(m * k))

@@ -12,6 +12,7 @@ import {
 } from "./host-loss.ts"
 import { buildMicroBatch, splitUnits } from "./micro-batch.ts"
 import { unitSize, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
+import type { SyncedReference } from "./synced-reference.ts"
 import { unitFromExample } from "./sft.ts"
 import { MICRO_BATCHES_AHEAD, yieldToLoop } from "./internal/yield.ts"
 
@@ -39,7 +40,7 @@ export interface Evaluation {
 export const evaluateUnits = async <Unit extends TrainingUnit>(
   model: CausalLM,
   units: readonly Unit[],
-  options: EvaluateOptions & { readonly loss?: ObjectiveLoss<Unit> } = {},
+  options: EvaluateOptions & { readonly loss?: ObjectiveLoss<Unit>; readonly reference?: SyncedReference } = {},
 ): Promise<Evaluation> => {
   const { tokenBudget = 2048, signal, loss = { kind: "cross-entropy" } } = options
   const started = performance.now()
@@ -89,7 +90,7 @@ export const evaluateUnits = async <Unit extends TrainingUnit>(
       const batch = build(indices)
       const outputs = await hostOutputs(model, batch, wantedOutputs(loss as HostLoss), temperatureOf(loss as HostLoss))
       await yieldToLoop()
-      const reference = await referenceLogprobs(model, loss as HostLoss, batch)
+      const reference = await referenceLogprobs(model, loss as HostLoss, batch, options.reference)
       const part = { units: batch.units, starts: batch.starts, indices, normaliser, step: 0, outputs, reference }
       if (!gathers) add(part)
       else {

@@ -2,6 +2,7 @@ import { SlothError } from "@sloth/core"
 import type { CausalLM } from "@sloth/model"
 import { hostOutputs, type PassOptions, type ScoredOutputs, type WantedOutputs } from "./forward.ts"
 import type { MicroBatch } from "./micro-batch.ts"
+import { readReferenceLogprobs, type SyncedReference } from "./synced-reference.ts"
 import type { HostBatch, LogprobBatch, LogprobLoss, TrainingUnit, ValueLoss } from "./objective.ts"
 
 /** Losses that are computed on the host, from what a forward pass gives. */
@@ -17,14 +18,15 @@ export const wantedOutputs = (loss: HostLoss): WantedOutputs =>
 export const temperatureOf = (loss: HostLoss): Pick<PassOptions, "temperature"> =>
   loss.kind === "values" || loss.temperature === undefined ? {} : { temperature: loss.temperature }
 
-/** Log-probs under the base model where the loss compares with it. */
+/** Log-probs under the reference where the loss compares with it. */
 export const referenceLogprobs = async (
   model: CausalLM,
   loss: HostLoss,
   batch: MicroBatch,
+  synced: SyncedReference | undefined,
 ): Promise<Float32Array | undefined> =>
   loss.kind === "logprobs" && loss.reference === true
-    ? (await hostOutputs(model, batch, {}, { adapters: false, ...temperatureOf(loss) })).logprobs
+    ? readReferenceLogprobs(model, batch, synced, temperatureOf(loss))
     : undefined
 
 /** A step's micro-batch as its loss sees it. */
@@ -122,6 +124,7 @@ export const gatherStep = async <Unit extends TrainingUnit>(
   batches: readonly MicroBatch<Unit>[],
   where: (i: number) => HostBatch<Unit>,
   options: (i: number) => PassOptions,
+  synced: SyncedReference | undefined,
 ): Promise<
   { readonly gathered: (readonly number[])[]; readonly references: (Float32Array | undefined)[] } | undefined
 > => {
@@ -129,7 +132,7 @@ export const gatherStep = async <Unit extends TrainingUnit>(
   const gathered: (readonly number[])[] = []
   const references: (Float32Array | undefined)[] = []
   for (const [i, batch] of batches.entries()) {
-    references.push(await referenceLogprobs(model, loss as HostLoss, batch))
+    references.push(await referenceLogprobs(model, loss as HostLoss, batch, synced))
     const outputs = await hostOutputs(model, batch, wantedOutputs(loss as HostLoss), {
       ...options(i),
       ...temperatureOf(loss as HostLoss),

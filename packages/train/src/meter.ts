@@ -6,6 +6,7 @@ import { wantedOutputs } from "./host-loss.ts"
 import { buildMicroBatch } from "./micro-batch.ts"
 import { makeTrainable, type TrainModel } from "./model-files.ts"
 import { wantsScoreHead, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
+import { SyncedReference } from "./synced-reference.ts"
 import { AdamW, parameterGroups } from "./optimizer.ts"
 
 /** How a backend rounds allocations and what scratch its kernels take; see `createMeterBackend`. */
@@ -35,6 +36,7 @@ export class TrainMeter implements Disposable {
   readonly #model
   readonly #optimizer: AdamW
   readonly #loss: ObjectiveLoss
+  readonly #reference: SyncedReference | undefined
 
   constructor(
     files: TrainModel,
@@ -56,15 +58,18 @@ export class TrainMeter implements Disposable {
       trainables.filter((t) => t.group === group).reduce((n, t) => n + t.tensor.storage.bytes, 0)
     const attached = live()
     this.#optimizer = new AdamW(this.#model.engine, parameterGroups(this.#model, config), config)
+    const optimizerBytes = live() - attached
+    const sync = loss.kind === "logprobs" ? loss.syncReference : undefined
+    this.#reference = sync === undefined ? undefined : new SyncedReference(this.#model, sync)
     this.trainableParameters = trainables.reduce((n, t) => n + t.tensor.size, 0)
     this.adaptedLayers = [...this.#model.linears.values()].filter((l) => l.adapter !== undefined).length
     const adapterBytes = size("adapter")
     this.standing = {
       mappedBytes: memory.stats().mappedBytes,
       weightBytes: Math.max(built, attached - adapterBytes),
-      adapterBytes,
+      adapterBytes: adapterBytes + (this.#reference?.bytes ?? 0),
       gradientBytes: this.trainableParameters * 4,
-      optimizerBytes: live() - attached,
+      optimizerBytes,
     }
   }
 
@@ -123,6 +128,7 @@ export class TrainMeter implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#reference?.[Symbol.dispose]()
     this.#optimizer[Symbol.dispose]()
     this.#model[Symbol.dispose]()
   }

@@ -1,6 +1,7 @@
 import { decodeConfig, SlothError, type Awaitable, type ConfigSchema, type ProvidedObjective } from "@sloth/core"
 import type { DatasetOptions, PreviewPiece } from "@sloth/data"
 import type { TrainData } from "./data.ts"
+import type { ReferenceSync } from "./synced-reference.ts"
 
 /** A run of tokens of a unit; `parent` is the index of the segment that it continues. */
 export interface UnitSegment {
@@ -86,6 +87,8 @@ export interface LogprobLoss<Unit extends TrainingUnit = TrainingUnit> {
   readonly kind: "logprobs"
   /** Wants log-probs of the base model too; needs an adapter, because full fine-tuning changes the base. */
   readonly reference?: boolean
+  /** Lets the reference follow the policy instead of staying the base model; with `reference`, or where a source of units asks for reference log-probs. */
+  readonly syncReference?: ReferenceSync
   /** Log-probs are those of the distribution at this temperature; 1 when absent. */
   readonly temperature?: number
   /** Wants entropies; `compute` may then give a gradient by them. */

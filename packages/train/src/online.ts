@@ -4,6 +4,7 @@ import type { ActivationPolicy } from "@sloth/tensor"
 import type { TrainConfig } from "./config.ts"
 import type { SplitOptions } from "./micro-batch.ts"
 import type { Objective, TrainingUnit } from "./objective.ts"
+import type { SyncedReference } from "./synced-reference.ts"
 
 /** How optimizer steps use what is collected at once. */
 export interface Reuse {
@@ -33,6 +34,8 @@ export interface SourceContext {
   /** How the steps will be split, and with what policy. */
   readonly split: SplitOptions & { readonly policy: ActivationPolicy }
   readonly rewards: readonly Reward[]
+  /** The reference that follows the policy, where the loss has one; else the reference is the base model. */
+  readonly reference?: SyncedReference
   /** Makes the engine that generates; the method's own choice when absent. */
   readonly rollout: RolloutFactory | undefined
   /** Writes the adapter as it is now to a folder, in PEFT form; absent where all weights are trained. */

@@ -21,6 +21,7 @@ import { StepPositions } from "./position.ts"
 import type { RunSession } from "./run-session.ts"
 import { scheduleFactor } from "./schedule.ts"
 import { firstNonFinite, StepRunner } from "./step-runner.ts"
+import { REFERENCE_FILE, type SyncedReference } from "./synced-reference.ts"
 import type { TrainOptions, TrainResult } from "./train-options.ts"
 
 /** Rows of a run as its objective made them. */
@@ -53,6 +54,8 @@ export interface LoopInput {
   readonly resumed: CheckpointManifest | undefined
   /** Makes the units of each step, for methods that do. */
   readonly source: UnitSource | undefined
+  /** The reference that follows the policy. */
+  readonly reference: SyncedReference | undefined
 }
 
 /** The steps of a run, from where it stands to its end. */
@@ -81,6 +84,7 @@ export class StepLoop {
       packing: plan.packing,
       seed: config.seed,
       maxGradNorm: config.maxGradNorm,
+      ...(input.reference === undefined ? {} : { reference: input.reference }),
     })
     this.step = resumed?.step ?? 0
     this.#saved = resumed?.step
@@ -222,6 +226,7 @@ export class StepLoop {
         evaluation = await evaluateUnits(model, prepared.evaluationUnits, {
           tokenBudget: plan.tokenBudget,
           loss: prepared.loss,
+          ...(this.#in.reference === undefined ? {} : { reference: this.#in.reference }),
           ...(options.signal === undefined ? {} : { signal: options.signal }),
         })
     } catch (error) {
@@ -242,6 +247,14 @@ export class StepLoop {
       best,
       ...(Object.keys(evaluation.metrics).length === 0 ? {} : { metrics: evaluation.metrics }),
     })
+  }
+
+  /** What a checkpoint holds besides weights and optimizer. */
+  async #extraFiles(): Promise<ReadonlyMap<string, Uint8Array>> {
+    const { source, reference } = this.#in
+    const files = new Map(source?.save())
+    if (reference !== undefined) files.set(REFERENCE_FILE, await reference.save())
+    return files
   }
 
   /** Saves a checkpoint. A full disk is a warning while the run goes on, and an error when it was the last chance. */
@@ -280,7 +293,7 @@ export class StepLoop {
           dataHash: this.#in.dataHash,
         },
         lora === undefined ? undefined : { lora, base: options.base ?? options.model.path },
-        this.#in.source?.save(),
+        await this.#extraFiles(),
       )
     } catch (error) {
       const full = isSlothError(error) && (error.code === "SLOTH_DISK_FULL" || error.code === "SLOTH_DISK_SPACE")

@@ -15,6 +15,7 @@ import {
 import { buildMicroBatch, splitUnits, type MicroBatch, type SplitOptions } from "./micro-batch.ts"
 import { unitSize, type HostBatch, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import { clipFactor, type AdamW } from "./optimizer.ts"
+import type { SyncedReference } from "./synced-reference.ts"
 import { MICRO_BATCHES_AHEAD, yieldToLoop } from "./internal/yield.ts"
 
 /** Weights that are dequantised at a time to look for a NaN: 16 MB. */
@@ -28,6 +29,8 @@ export interface StepOptions<Unit extends TrainingUnit = TrainingUnit> extends S
   readonly seed: number
   /** 0 switches clipping off. */
   readonly maxGradNorm: number
+  /** The reference that follows the policy, for a loss with `syncReference`; it is moved after updates. The caller's to free. */
+  readonly reference?: SyncedReference
 }
 
 /** What one optimizer step did. */
@@ -93,7 +96,14 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
       const told =
         loss.kind === "cross-entropy" || batches.length === 1
           ? undefined
-          : await gatherStep(this.#model, loss, batches, where, (i) => ({ dropout: dropoutOf(i) }))
+          : await gatherStep(
+              this.#model,
+              loss,
+              batches,
+              where,
+              (i) => ({ dropout: dropoutOf(i) }),
+              this.#options.reference,
+            )
       for (const [i, batch] of batches.entries()) {
         const dropout = dropoutOf(i)
         if (loss.kind === "cross-entropy") {
@@ -132,6 +142,7 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
       if (!Number.isFinite(total) || !Number.isFinite(gradNorm))
         throw await this.#diagnose(step, batches, read, hostLosses)
       this.#optimizer.step(step, factor, clipFactor(gradNorm, maxGradNorm))
+      this.#options.reference?.trained(step)
       return {
         loss: total,
         gradNorm,
@@ -158,7 +169,7 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
   ) {
     const { engine } = this.#model
     const { policy } = this.#options
-    const reference = known ?? (await referenceLogprobs(this.#model, loss as HostLoss, batch))
+    const reference = known ?? (await referenceLogprobs(this.#model, loss as HostLoss, batch, this.#options.reference))
     const wanted = wantedOutputs(loss as HostLoss)
     const { outputs, tape } = recordedOutputs(this.#model, batch, wanted, {
       policy,

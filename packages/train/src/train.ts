@@ -31,6 +31,7 @@ import { RunSession } from "./run-session.ts"
 import { SampleLog } from "./sample-log.ts"
 import { sft } from "./sft.ts"
 import { StepLoop, type Prepared } from "./step-loop.ts"
+import { REFERENCE_FILE, SyncedReference } from "./synced-reference.ts"
 import type { PlanOptions, TrainOptions, TrainResult } from "./train-options.ts"
 
 const prepare = async <Row>(options: PlanOptions<Row>): Promise<Prepared> => {
@@ -221,9 +222,13 @@ class Training<Row> {
         reference: prepared.reference,
       })
       using optimizer = new AdamW(model.engine, parameterGroups(model, config), config)
+      const { loss } = prepared
+      const sync = loss.kind === "logprobs" ? loss.syncReference : undefined
+      using reference = sync === undefined ? undefined : new SyncedReference(model, sync)
       if (resumed !== undefined) {
         restoreCheckpoint(resumed.entry.path, resumed.manifest, model, optimizer)
         restoreState(prepared, resumed.manifest)
+        reference?.restore(extraFiles(resumed.entry.path, resumed.manifest).get(REFERENCE_FILE))
       }
 
       const hashes = {
@@ -251,15 +256,23 @@ class Training<Row> {
           logger: this.#logger,
         },
       )
-      await using online = await this.#openSource(model, config, prepared, plan, session, resumed, lora).catch(
-        async (error: unknown) => {
-          session.fail(error, resumed?.manifest.step ?? 0)
-          await session.close()
-          throw error
-        },
-      )
+      await using online = await this.#openSource(
+        model,
+        config,
+        prepared,
+        plan,
+        session,
+        resumed,
+        lora,
+        reference,
+      ).catch(async (error: unknown) => {
+        session.fail(error, resumed?.manifest.step ?? 0)
+        await session.close()
+        throw error
+      })
       const loop = new StepLoop({
         source: online.source,
+        reference,
         options: options as TrainOptions<never>,
         config,
         prepared,
@@ -317,6 +330,7 @@ class Training<Row> {
     session: RunSession,
     resumed: Awaited<ReturnType<typeof latestCheckpoint>>,
     lora: LoraConfig | undefined,
+    reference: SyncedReference | undefined,
   ): Promise<{ readonly source: UnitSource | undefined } & AsyncDisposable> {
     const options = this.#options
     const { objective, data, rewards = [], rollout, signal } = options
@@ -344,6 +358,7 @@ class Training<Row> {
         settings: prepared.settings,
         split: { tokenBudget: plan.tokenBudget, packing: plan.packing, policy: plan.policy },
         rewards,
+        ...(reference === undefined ? {} : { reference }),
         rollout,
         ...(lora === undefined
           ? {}

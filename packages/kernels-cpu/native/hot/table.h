@@ -6,6 +6,7 @@
 #include "decode.h"
 #include "loss_stream.h"
 #include "loss.h"
+#include "divergence.h"
 #if defined(SLOTH_SIMD_AVX512) || defined(SLOTH_SIMD_AVX2)
 #include "gemm_int8.h"
 #endif
@@ -24,6 +25,7 @@ static void hot_fill(KernelTable& t) {
   t.linearCrossEntropy = linearCrossEntropy;
   t.linearLogprobs = linearLogprobs;
   t.linearLogprobsBackward = linearLogprobsBackward;
+  t.divergence = divergence;
   t.cacheWrite = cacheWrite;
   t.pagedAttention = pagedAttention;
 }

@@ -48,7 +48,7 @@ export class Adviser {
     if (flat >= 0.8)
       say(
         "SLOTH_RL_FLAT_GROUPS",
-        `In ${percent(flat)} of the groups of the last ${WINDOW} rollouts all completions had the same reward (mean ${reward.toPrecision(3)}): they teach nothing. If the reward is at its top, the prompts are too easy; if it is at its bottom, the model never succeeds. Take prompts of another difficulty, give partial credit in the reward, raise numGenerations or temperature, or set dynamicSampling.`,
+        `In ${percent(flat)} of the groups of the last ${WINDOW} rollouts all completions had the same reward (mean ${reward.toPrecision(3)}): they teach nothing. If the reward is at its top, the prompts are too easy; if it is at its bottom, the model never succeeds. Take prompts of another difficulty, give partial credit in the reward, raise numGenerations or temperature, or set dynamicSampling or replayBuffer.`,
         { share: flat, reward },
       )
 

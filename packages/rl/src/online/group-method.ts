@@ -24,6 +24,8 @@ export interface GroupMethod {
   readonly dynamicSampling: number
   /** Most optimizer steps by which the weights that sample a rollout may be behind those that begin to train on it; a rollout is made when it is needed when absent. */
   readonly maxStaleness?: number
+  /** Groups of earlier rollouts that are kept to take the place of those that teach nothing; none when absent. */
+  readonly replayBuffer?: number
   readonly reuse: Reuse
   /** True where advantages need each token's KL divergence from the reference. */
   readonly needsKl: boolean

@@ -9,6 +9,8 @@ import { Adviser } from "./advice.ts"
 import { stepsOf, type GroupMethod } from "./group-method.ts"
 import { GroupSampler } from "./group-sampler.ts"
 import { advanceRollout, unitsOf } from "./rollout-advance.ts"
+import { ReplayBuffer } from "./replay-buffer.ts"
+import { replayGroups } from "./replay-groups.ts"
 import { extremes, finite, lengths, questionOf, sampleRecords, scoreMetrics } from "./rollout-figures.ts"
 import { RolloutQueue, type JudgedRollout } from "./rollout-queue.ts"
 import type { SampledUnit } from "./sampled-unit.ts"
@@ -16,10 +18,12 @@ import { readRollout, writeRollout, type StoredRollout } from "./stored-rollout.
 
 const ROLLOUT_FILE = "rollout.json"
 const DRAWN_FILE = "rollouts-ahead.json"
+const REPLAY_FILE = "replay.json"
 
 // Streams of seeds: replacement prompts and evaluations must not repeat the draws of a step.
 const REPLACEMENTS = 0x52455053
 const EVALUATION = 0x4556414c
+const REPLAY = 0x5245504c
 
 /** Samples groups of completions, judges them, and turns them into units with advantages. */
 export class GroupSource implements UnitSource<SampledUnit> {
@@ -31,6 +35,7 @@ export class GroupSource implements UnitSource<SampledUnit> {
   readonly #queue: RolloutQueue
   readonly #weights: readonly number[]
   readonly #adviser: Adviser
+  readonly #replay: ReplayBuffer | undefined
   #rollout: StoredRollout | undefined
   /** Updates that the weights had seen which sampled the rollout in use. */
   #made = 0
@@ -64,6 +69,7 @@ export class GroupSource implements UnitSource<SampledUnit> {
     })
     this.#weights = method.rewardWeights ?? rewards.map(({ weight }) => weight ?? 1)
     this.#adviser = new Adviser(method.maxCompletionLength, config.batch * method.reuse.slices)
+    this.#replay = (method.replayBuffer ?? 0) > 0 ? new ReplayBuffer(method.replayBuffer!) : undefined
     this.#foresee()
   }
 
@@ -120,11 +126,13 @@ export class GroupSource implements UnitSource<SampledUnit> {
       files.set(ROLLOUT_FILE, writeRollout({ ...this.#rollout, made: this.#made }))
     const drawn = this.#queue.save()
     if (drawn !== undefined) files.set(DRAWN_FILE, drawn)
+    if (this.#replay !== undefined) files.set(REPLAY_FILE, this.#replay.save())
     return files
   }
 
   restore(files: ReadonlyMap<string, Uint8Array>): void {
-    const [rollout, drawn] = [files.get(ROLLOUT_FILE), files.get(DRAWN_FILE)]
+    const [rollout, drawn, replay] = [files.get(ROLLOUT_FILE), files.get(DRAWN_FILE), files.get(REPLAY_FILE)]
+    if (replay !== undefined) this.#replay?.restore(replay)
     if (rollout !== undefined) {
       this.#rollout = readRollout(rollout)
       this.#made = this.#rollout.made ?? this.#rollout.step - 1
@@ -235,10 +243,12 @@ export class GroupSource implements UnitSource<SampledUnit> {
         completion: sampled[i]!.text,
         ...(Number.isFinite(result.rewards[i]) ? { reward: result.rewards[i]! } : {}),
       })
-    this.#rollout = result.rollout
+    const replayed = this.#replay === undefined ? undefined : replayGroups(this.#replay, result, this.#seed(step))
+    this.#rollout = replayed?.rollout ?? result.rollout
     this.#made = made
     return finite({
       ...result.metrics,
+      ...replayed?.metrics,
       ...noted,
       ...lengths(sampled),
       "completions/clipped_ratio": mean(
@@ -252,6 +262,10 @@ export class GroupSource implements UnitSource<SampledUnit> {
       ...(this.#ahead > 0 ? { "seconds/wait": waited } : {}),
       "seconds/prepare": (performance.now() - started) / 1000,
     })
+  }
+
+  #seed(step: number): number {
+    return requestSeed(this.#context.config.seed, REPLAY, step)
   }
 
   /** Gives the place of groups that teach nothing to other prompts, in an order that follows from seed and step. */

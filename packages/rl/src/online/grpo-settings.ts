@@ -1,5 +1,6 @@
 import * as Schema from "effect/Schema"
 import { field, withDefault } from "@sloth/core"
+import { syncedReferenceFields } from "../internal/reference.ts"
 import { IMPORTANCE_LEVELS } from "./importance.ts"
 import { POLICY_LOSSES, type PolicyLoss } from "./policy-loss.ts"
 import type { ImportanceLevel } from "./importance.ts"
@@ -143,10 +144,12 @@ export const grpoSettingsSchema = (defaults: GrpoDefaults) =>
       .pipe(Schema.optionalKey),
     beta: field
       .number({
-        description: "Weight of the KL divergence from the model without its adapter; 0 needs no reference.",
+        description:
+          "Weight of the KL divergence from the reference, which is the model without its adapter; 0 needs no reference.",
         min: 0,
       })
       .pipe(withDefault(0)),
+    ...syncedReferenceFields,
     klEstimator: field
       .choice(["k1", "k2", "k3"], { description: "How the KL divergence is estimated." })
       .pipe(withDefault("k3")),
@@ -260,6 +263,14 @@ export const grpoSettingsSchema = (defaults: GrpoDefaults) =>
         aka: ["max_staleness"],
       })
       .pipe(withDefault(0)),
+    replayBuffer: field
+      .int({
+        description:
+          "Groups of earlier rollouts that are kept, those with the most to teach: they take the place of groups whose rewards are all equal. 0 keeps none.",
+        min: 0,
+        aka: ["replay_buffer_size"],
+      })
+      .pipe(withDefault(0)),
     dynamicSampling: field
       .int({
         description:
@@ -288,6 +299,7 @@ export const RlooSettingsSchema = Schema.Struct({
       min: 0,
     })
     .pipe(withDefault(0.05)),
+  ...syncedReferenceFields,
   normalizeAdvantages: field
     .boolean({ description: "Divide advantages by their standard deviation.", aka: ["normalize_advantages"] })
     .pipe(withDefault(false)),
@@ -312,6 +324,7 @@ export const ReinforceSettingsSchema = Schema.Struct({
       min: 0,
     })
     .pipe(withDefault(0.001)),
+  ...syncedReferenceFields,
   gamma: field.number({ description: "Discount from token to token.", min: 0, max: 1 }).pipe(withDefault(1)),
   baseline: field
     .boolean({ description: "Take the mean reward of the prompt's completions off first (REINFORCE++-baseline)." })

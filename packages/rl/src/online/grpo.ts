@@ -3,6 +3,7 @@ import type { CausalLM } from "@sloth/model"
 import type { LogprobLoss, OnlineObjective, Reuse, TrainConfig, TrainingUnit } from "@sloth/train"
 import type { PreferenceData, PreferenceOptions } from "../data/open.ts"
 import { openPrompts, type PromptExample } from "../data/prompts.ts"
+import { syncedReference } from "../internal/reference.ts"
 import { settingsError } from "../internal/settings.ts"
 import { groupAdvantages, reinforceAdvantages, rlooAdvantages, weightedRewards } from "./advantages.ts"
 import { cacheTokens, forecastUnits, pieces, rehearseRollout } from "./forecast.ts"
@@ -198,7 +199,7 @@ const policy = <const Name extends string>(name: Name, defaults: GrpoDefaults) =
       const automatic = settings.maxStaleness > 0 ? stale : rounded ? "sequence_mask" : undefined
       const mode = correction === "auto" ? automatic : correction === "none" ? undefined : correction
       const clipHigh = settings.clipHigh ?? defaults.clipHigh ?? settings.clip
-      return policyObjectiveLoss({
+      const loss = policyObjectiveLoss({
         loss: settings.loss,
         importance: settings.importance,
         epsilon: settings.clip,
@@ -240,6 +241,7 @@ const policy = <const Name extends string>(name: Name, defaults: GrpoDefaults) =
         maxCompletionLength: settings.maxCompletionLength,
         temperature,
       })
+      return { ...loss, ...syncedReference(name, settings, settings.beta === 0 ? "beta is 0" : undefined) }
     },
     method: ({ dynamicSampling, scaleRewards, aggregation }) => ({
       dynamicSampling,
@@ -283,14 +285,18 @@ export const cispo = policy("cispo", { ...GRPO_DEFAULTS, loss: "cispo", clipHigh
 export const rloo = groupObjective<"rloo", typeof RlooSettingsSchema, RlooMethodSettings>({
   name: "rloo",
   config: RlooSettingsSchema,
-  loss: ({ clip, clipHigh, temperature, numGenerations }) => {
+  loss: (settings) => {
+    const { clip, clipHigh, temperature, numGenerations, beta } = settings
     if (numGenerations < 2)
       throw settingsError(
         "rloo",
         `numGenerations is ${numGenerations}.`,
         "Give at least 2: one is compared with the others.",
       )
-    return rlooObjectiveLoss({ epsilon: clip, epsilonHigh: clipHigh ?? clip, temperature })
+    return {
+      ...rlooObjectiveLoss({ epsilon: clip, epsilonHigh: clipHigh ?? clip, temperature }),
+      ...syncedReference("rloo", settings, beta === 0 ? "beta is 0" : undefined),
+    }
   },
   method: ({ beta, normalizeAdvantages, rewardClip }) => {
     if (rewardClip !== undefined && (rewardClip.length !== 2 || rewardClip[0]! >= rewardClip[1]!))
@@ -325,14 +331,16 @@ export const reinforcePlusPlus = groupObjective<"reinforce++", typeof ReinforceS
   {
     name: "reinforce++",
     config: ReinforceSettingsSchema,
-    loss: ({ clip, clipHigh, maxCompletionLength, temperature }) =>
-      policyObjectiveLoss({
+    loss: (settings) => ({
+      ...policyObjectiveLoss({
         loss: "bnpo",
-        epsilon: clip,
-        epsilonHigh: clipHigh ?? clip,
-        maxCompletionLength,
-        temperature,
+        epsilon: settings.clip,
+        epsilonHigh: settings.clipHigh ?? settings.clip,
+        maxCompletionLength: settings.maxCompletionLength,
+        temperature: settings.temperature,
       }),
+      ...syncedReference("reinforce++", settings, settings.klCoef === 0 ? "klCoef is 0" : undefined),
+    }),
     method: ({ klCoef, gamma, baseline }) => ({
       dynamicSampling: 0,
       needsKl: klCoef !== 0,

@@ -1,4 +1,11 @@
-import { buildMicroBatch, readLogprobs, splitUnits, type SourceContext } from "@sloth/train"
+import {
+  buildMicroBatch,
+  readLogprobs,
+  readReferenceLogprobs,
+  splitUnits,
+  type MicroBatch,
+  type SourceContext,
+} from "@sloth/train"
 import type { PromptExample } from "../data/prompts.ts"
 import { mean } from "../internal/math.ts"
 import { pick } from "../preference/completions-unit.ts"
@@ -17,14 +24,14 @@ export const unitsOf = (groups: readonly SampledGroup[], stepTokens: number, tok
 /** Log-probs of every completion of units, by the passes that training them makes: where nothing has changed since, the ratio is exactly 1. */
 const logprobsOf = async (
   units: readonly SampledUnit[],
-  { model, split, signal }: SourceContext,
-  options: { readonly adapters: boolean; readonly temperature: number },
+  { split, signal }: SourceContext,
+  read: (batch: MicroBatch) => Promise<Float32Array>,
 ): Promise<Float64Array[]> => {
   const found = new Map<SampledUnit, Float64Array[]>()
   for (const indices of splitUnits(units, split)) {
     signal?.throwIfAborted()
     const batch = buildMicroBatch(indices.map((i) => units[i]!))
-    const { logprobs } = await readLogprobs(model, batch, options)
+    const logprobs = await read(batch)
     for (const [u, unit] of batch.units.entries())
       found.set(
         unit,
@@ -44,7 +51,7 @@ export const advanceRollout = async (
   method: GroupMethod,
   context: SourceContext,
 ) => {
-  const { maskTruncated, numGenerations: count, reuse, needsKl, temperature } = method
+  const { maskTruncated, numGenerations: count, reuse, needsKl, temperature, replayBuffer = 0 } = method
   const plain = sampled.map(({ completion: { tokens, finishReason, logprobs, mask } }): SampledCompletion => ({
     tokens,
     advantage: 0,
@@ -61,16 +68,23 @@ export const advanceRollout = async (
   const numbers = slices.map((examples) => examples.map(() => at++))
   const old: (Float64Array | undefined)[] = sampled.map(() => undefined)
   const kl: Float64Array[] = []
-  // In the first and only update the policy is the one that is compared with: its ratio is 1 without having been computed.
-  if (stepsOf(method) > 1 || needsKl)
+  // In the first and only update the policy is the one that is compared with: its ratio is 1 without having been computed. Groups that are kept meet later policies.
+  if (stepsOf(method) > 1 || needsKl || replayBuffer > 0)
     for (const groups of numbers) {
       const units = unitsOf(
         groups.map((g) => group(g, plain)),
         1,
         context.split.tokenBudget,
       )
-      const policy = await logprobsOf(units, context, { adapters: true, temperature })
-      const reference = needsKl ? await logprobsOf(units, context, { adapters: false, temperature }) : undefined
+      const policy = await logprobsOf(units, context, async (batch) => {
+        const { logprobs } = await readLogprobs(context.model, batch, { temperature })
+        return logprobs
+      })
+      const reference = needsKl
+        ? await logprobsOf(units, context, (batch) =>
+            readReferenceLogprobs(context.model, batch, context.reference, { temperature }),
+          )
+        : undefined
       const start = (groups[0] ?? 0) * count
       for (const [i, values] of policy.entries()) {
         old[start + i] = values

@@ -53,25 +53,34 @@ const unpack = ({ tokens, advantage, each, old, sampling, mask }: Packed): Sampl
   ...(mask === undefined ? {} : { mask: bytesOf(mask) }),
 })
 
+/** A group in a form that JSON keeps. */
+export type PackedGroup = Omit<SampledGroup, "samples"> & { readonly samples: readonly Packed[] }
+
+/** A group for JSON, every bit of its numbers kept. */
+export const writeGroup = (group: SampledGroup): PackedGroup => ({ ...group, samples: group.samples.map(pack) })
+
+/** The group that {@link writeGroup} wrote. */
+export const readGroup = (group: PackedGroup): SampledGroup => ({ ...group, samples: group.samples.map(unpack) })
+
 /** A rollout as bytes of a checkpoint file. */
 export const writeRollout = (rollout: StoredRollout): Uint8Array =>
   Buffer.from(
     JSON.stringify({
       format: 1,
       ...rollout,
-      slices: rollout.slices.map((groups) => groups.map((group) => ({ ...group, samples: group.samples.map(pack) }))),
+      slices: rollout.slices.map((groups) => groups.map(writeGroup)),
     }),
   )
 
 /** The rollout that {@link writeRollout} wrote. */
 export const readRollout = (bytes: Uint8Array): StoredRollout => {
   const stored = JSON.parse(Buffer.from(bytes).toString("utf8")) as Omit<StoredRollout, "slices"> & {
-    readonly slices: readonly (readonly (Omit<SampledGroup, "samples"> & { readonly samples: readonly Packed[] })[])[]
+    readonly slices: readonly (readonly PackedGroup[])[]
   }
   return {
     step: stored.step,
     stepTokens: stored.stepTokens,
     ...(stored.made === undefined ? {} : { made: stored.made }),
-    slices: stored.slices.map((groups) => groups.map((group) => ({ ...group, samples: group.samples.map(unpack) }))),
+    slices: stored.slices.map((groups) => groups.map(readGroup)),
   }
 }

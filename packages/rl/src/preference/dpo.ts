@@ -4,7 +4,7 @@ import type { LogprobBatch, LogprobLoss } from "@sloth/train"
 import type { PreferenceExample } from "../data/examples.ts"
 import { openPreferences, rowObjective } from "../data/open.ts"
 import { packCounts, unpackCounts } from "../internal/counts.ts"
-import { missingReference } from "../internal/reference.ts"
+import { missingReference, syncedReference, syncedReferenceFields } from "../internal/reference.ts"
 import { settingsError } from "../internal/settings.ts"
 import { completionLogprobs, completionsUnit, putGradient, type CompletionsUnit } from "./completions-unit.ts"
 import { DIVERGENCES } from "./divergence.ts"
@@ -58,6 +58,7 @@ export const DpoSettingsSchema = Schema.Struct({
       aka: ["precompute_ref_log_probs"],
     })
     .pipe(withDefault("base")),
+  ...syncedReferenceFields,
 })
 
 /** Decoded {@link DpoSettingsSchema}. */
@@ -135,6 +136,11 @@ export const dpo = rowObjective<PreferenceExample, PairUnit>()({
     return {
       kind: "logprobs",
       reference: reference === "base",
+      ...syncedReference(
+        "dpo",
+        given as DpoSettings,
+        reference === "row" ? "the reference's log-probs come from the rows" : undefined,
+      ),
       size: sizeOf,
       ...(sorts
         ? {

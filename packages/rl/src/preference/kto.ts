@@ -4,7 +4,7 @@ import type { LogprobBatch, LogprobLoss } from "@sloth/train"
 import type { RatedExample } from "../data/examples.ts"
 import { openRatings, rowObjective } from "../data/open.ts"
 import { mean, sigmoid, sum } from "../internal/math.ts"
-import { missingReference } from "../internal/reference.ts"
+import { missingReference, syncedReference, syncedReferenceFields } from "../internal/reference.ts"
 import { settingsError } from "../internal/settings.ts"
 import { completionLogprobs, putGradient } from "./completions-unit.ts"
 import {
@@ -53,6 +53,7 @@ export const KtoSettingsSchema = Schema.Struct({
       aka: ["precompute_ref_log_probs"],
     })
     .pipe(withDefault("base")),
+  ...syncedReferenceFields,
 })
 
 /** Decoded {@link KtoSettingsSchema}. */
@@ -113,6 +114,7 @@ export const kto = rowObjective<RatedExample, RatedUnit>()({
     return {
       kind: "logprobs",
       reference: !fromRow,
+      ...syncedReference("kto", settings, fromRow ? "the reference's log-probs come from the rows" : undefined),
       size: ratedSize,
       ...(settings.loss === "kto"
         ? {

@@ -4,7 +4,7 @@ import type { Call, Define, WeightRows } from "./call.ts"
 import type { FloatArray } from "./memory.ts"
 import { addScaled, dot } from "./products.ts"
 
-type Names = "linearCrossEntropy" | "linearLogprobs" | "linearLogprobsBackward" | "logits"
+type Names = "linearCrossEntropy" | "linearLogprobs" | "linearLogprobsBackward" | "divergence" | "logits"
 
 // Rows of h whose logits are held at once: every weight row is decoded once a chunk.
 const CHUNK = 64
@@ -205,6 +205,41 @@ export const lossKernels = (define: Define): Pick<RequiredKernels, Names> => ({
       if (weightOut !== undefined && weightTotal !== undefined) addTotals(weightOut, weightTotal)
     },
   ),
+
+  divergence: define("divergence", (c, out, dz, zs, zt, coef, rows, vocab, beta, softcap, logitScale) => {
+    c.whole("rows", rows)
+    c.whole("vocab", vocab, 1)
+    c.require(beta >= 0 && beta <= 1, "beta", `must be from 0 to 1, not ${beta}`)
+    c.require(softcap >= 0, "softcap", `must be at least 0, not ${softcap}`)
+    const [student, teacher] = [c.float("zs", zs, rows * vocab), c.float("zt", zt, rows * vocab)]
+    const values = c.floatOut("out", out, rows)
+    const gradients = c.maybeFloatOut("dz", dz, rows * vocab)
+    const factors = gradients === undefined ? c.maybeFloat("coef", coef, rows) : c.float("coef", coef, rows)
+    for (let i = 0; i < rows; i++) {
+      const at = i * vocab
+      const [lseS, lseT] = [logSumExp(student, at, vocab), logSumExp(teacher, at, vocab)]
+      /** log s, log t and the log of what s and t are compared with. */
+      const logs = (token: number): readonly [number, number, number] => {
+        const [s, t] = [student[at + token]! - lseS, teacher[at + token]! - lseT]
+        return [s, t, beta === 0 ? s : beta === 1 ? t : Math.log((1 - beta) * Math.exp(s) + beta * Math.exp(t))]
+      }
+      let [own, other] = [0, 0]
+      for (let token = 0; token < vocab; token++) {
+        const [s, t, m] = logs(token)
+        own += Math.exp(s) * (s - m)
+        other += Math.exp(t) * (t - m)
+      }
+      values[i] = beta === 0 ? other : beta === 1 ? own : beta * other + (1 - beta) * own
+      if (gradients === undefined) continue
+      for (let token = 0; token < vocab; token++) {
+        const [s, t, m] = logs(token)
+        const z = student[at + token]!
+        const slope = (softcap > 0 ? 1 - (z / softcap) ** 2 : 1) * logitScale * factors![i]!
+        const d = beta === 0 ? Math.exp(s) - Math.exp(t) : (beta === 1 ? 1 : 1 - beta) * Math.exp(s) * (s - m - own)
+        gradients[at + token] = d * slope
+      }
+    }
+  }),
 
   logits: define("logits", (c, out, h, w, format, rows, vocab, hidden, softcap, logitScale) => {
     const head = checkHead(c, h, w, format, rows, vocab, hidden, softcap, logitScale)

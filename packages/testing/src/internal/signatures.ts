@@ -42,6 +42,7 @@ export const signatures: Record<keyof RequiredKernels, string> = {
   linearLogprobs: "logp* lse* entropy? h* w* format# targets* rows# vocab# hidden# softcap. logitScale.",
   linearLogprobsBackward:
     "dh* dw? dlogp* lse* dentropy? entropy? h* w* format# targets* rows# vocab# hidden# softcap. logitScale.",
+  divergence: "out* dz? zs* zt* coef? rows# vocab# beta. softcap. logitScale.",
   adamw: "p* g* m* v* n# lr. beta1. beta2. eps. weightDecay. step# gradScale.",
   adamw8bit: "p* g* m8* v8* mAbs* vAbs* n# lr. beta1. beta2. eps. weightDecay. step# gradScale.",
   cacheWrite: "kCache~ vCache~ format# k* ldk# v* ldv# slots* rows# width#",

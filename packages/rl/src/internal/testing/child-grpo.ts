@@ -1,16 +1,17 @@
-// One part of a GRPO run in a process of its own: `child-grpo.ts <folder> [maxStaleness]`; starts the run or resumes it, and prints what it begins: rollout, scoring, update, saved.
+// One part of a GRPO run in a process of its own: `child-grpo.ts <folder> [maxStaleness] [variant]`; starts the run or resumes it, and prints what it begins: rollout, scoring, update, saved.
 import { writeSync } from "node:fs"
 import { isRunDirectory, type RolloutFactory } from "@sloth/core"
 import { localRollout, type LocalRolloutOptions } from "@sloth/infer"
 import type { CausalLM } from "@sloth/model"
 import { createReferenceBackend, Engine } from "@sloth/tensor"
 import { train } from "@sloth/train"
-import { grpo } from "../../online/grpo.ts"
 import { defineReward } from "../../rewards/define-reward.ts"
 import { evenTokens, tinyModel, tinyPrompts } from "./tiny-grpo.ts"
+import { variants } from "./variants.ts"
 
 const folder = process.argv[2]!
 const maxStaleness = Number(process.argv[3] ?? 0)
+const { objective, settings } = variants[process.argv[4] ?? "grpo"]!
 const resume = isRunDirectory(folder)
 const say = (what: string): void => void writeSync(1, `${what}\n`)
 const slow = defineReward({
@@ -38,10 +39,10 @@ await train({
   engine,
   model: tinyModel(),
   data: { examples: tinyPrompts },
-  objective: grpo,
+  objective,
   rewards: [slow],
   rollout,
-  settings: { numGenerations: 4, maxCompletionLength: 6, numIterations: 2, maxStaleness },
+  settings: { ...settings, ...(maxStaleness === 0 ? {} : { maxStaleness }) },
   measure: false,
   run: folder,
   resume,

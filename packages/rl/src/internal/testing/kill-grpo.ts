@@ -21,10 +21,12 @@ export interface KillReport {
 const part = (
   folder: string,
   maxStaleness: number,
+  variant: string,
   kill?: { readonly phase: string; readonly nth: number; readonly delay: number },
 ): Promise<string | undefined> =>
   new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [join(import.meta.dirname, "child-grpo.ts"), folder, String(maxStaleness)], {
+    const script = join(import.meta.dirname, "child-grpo.ts")
+    const child = spawn(process.execPath, [script, folder, String(maxStaleness), variant], {
       stdio: ["ignore", "pipe", "pipe"],
     })
     let [said, seen, errors, last] = ["", 0, "", "start"]
@@ -58,20 +60,31 @@ const outcome = (folder: string): Readonly<Record<string, string>> => ({
 /** Kills runs of a tiny model with signal 9, in turn in a rollout, in scoring and in an update, resumes each to its end, and compares them with one that was left alone. */
 export const killGrpo = async (
   folder: string,
-  { kills, maxStaleness = 0, say }: { readonly kills: number; readonly maxStaleness?: number; say?(n: number): void },
+  {
+    kills,
+    maxStaleness = 0,
+    variant = "grpo",
+    say,
+  }: {
+    readonly kills: number
+    readonly maxStaleness?: number
+    /** A name of `variants`. */
+    readonly variant?: string
+    say?(n: number): void
+  },
 ): Promise<KillReport> => {
-  const whole = join(folder, `whole-${maxStaleness}`)
-  await part(whole, maxStaleness)
+  const whole = join(folder, `whole-${variant}-${maxStaleness}`)
+  await part(whole, maxStaleness, variant)
   const expected = outcome(whole)
   const hits: Record<string, number> = {}
   const differences: string[] = []
   let [done, runs] = [0, 0]
   while (done < kills) {
-    const run = join(folder, `killed-${maxStaleness}-${runs++}`)
+    const run = join(folder, `killed-${variant}-${maxStaleness}-${runs++}`)
     for (;;) {
       say?.(done)
       const kill = { phase: PHASES[done % 3]!, nth: 1 + Math.floor(Math.random() * 3), delay: Math.random() * 12 }
-      const at = await part(run, maxStaleness, done < kills ? kill : undefined)
+      const at = await part(run, maxStaleness, variant, done < kills ? kill : undefined)
       if (at === undefined) break
       hits[at] = (hits[at] ?? 0) + 1
       done++

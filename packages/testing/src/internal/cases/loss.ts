@@ -65,7 +65,9 @@ const gradientScale = (x: Inputs): number => 2 * x.logitScale * largest(x.w.valu
 const slopeFactor = (x: Inputs): number => (x.softcap > 0 ? 3 : 1)
 
 /** Cases of the output layer. */
-export const lossCases: Cases<"linearCrossEntropy" | "linearLogprobs" | "linearLogprobsBackward" | "logits"> = {
+export const lossCases: Cases<
+  "linearCrossEntropy" | "linearLogprobs" | "linearLogprobsBackward" | "divergence" | "logits"
+> = {
   linearCrossEntropy: everyFormat(async (t, x, format) => {
     const { rows, vocab, hidden, softcap, logitScale } = x
     const [h, w, targets] = [t.floats(x.h), t.bytes(x.w.bytes), t.integers(x.targets)]
@@ -160,6 +162,38 @@ export const lossCases: Cases<"linearCrossEntropy" | "linearLogprobs" | "linearL
       }
     }
   }),
+
+  divergence: [0, 0.1, 0.5, 1].flatMap((beta) =>
+    [
+      { rows: 1, vocab: 1, softcap: 0, logitScale: 1 },
+      { rows: 5, vocab: 33, softcap: 0, logitScale: 0.5 },
+      { rows: 3, vocab: 1301, softcap: 6, logitScale: 1 },
+    ].map((shape) => ({
+      label: `beta ${beta}, ${shape.rows} of ${shape.vocab}${shape.softcap > 0 ? ", soft cap" : ""}`,
+      run: async (t: Twin) => {
+        const { rows, vocab, softcap, logitScale } = shape
+        const data = new Data(vocab + rows)
+        const [student, teacher] = [data.floats(rows * vocab, 4), data.floats(rows * vocab, 4)]
+        const factors = data.floats(rows, 0.5)
+        const [zt, coef] = [t.floats(teacher), t.floats(factors)]
+        // log-probs are differences of numbers as large as the logits and log(vocab), each rounded; exp, log and the sums come on top.
+        const size = Math.max(largest(student), largest(teacher)) + Math.log(vocab)
+        const e = F32 * (16 + 2 * Math.sqrt(vocab) + 4 * size)
+        // Terms are p · (log p - log q), a factor of at most twice the size.
+        const bound = e * (2 + 2 * size)
+        for (const wantsGradient of [false, true]) {
+          const zs = t.floats(student)
+          const out = t.output(rows)
+          const dz = wantsGradient ? t.output(rows * vocab) : NONE
+          t.call("divergence", out, dz, zs, zt, coef, rows, vocab, beta, softcap, logitScale)
+          await t.compare(out, bound, "value")
+          if (typeof dz !== "number")
+            // Forward: s - t; else s · (a difference of log-probs - its mean). A probability is at most 1.
+            await t.compare(dz, (i) => 2 * bound * logitScale * Math.abs(factors[Math.floor(i / vocab)]!), "dz")
+        }
+      },
+    })),
+  ),
 
   logits: everyFormat(async (t, x, format) => {
     const { rows, vocab, hidden, softcap, logitScale } = x

@@ -1,0 +1,28 @@
+import type { OnlineObjective } from "@sloth/train"
+import type { PromptExample } from "../../data/prompts.ts"
+import { grpo } from "../../online/grpo.ts"
+
+/** Methods that runs which get killed go by, with what has to come back after a restart. */
+export const variants: Readonly<
+  Record<string, { readonly objective: OnlineObjective<PromptExample>; readonly settings: object }>
+> = {
+  grpo: { objective: grpo, settings: { numGenerations: 4, maxCompletionLength: 6, numIterations: 2 } },
+  synced: {
+    objective: grpo,
+    settings: {
+      numGenerations: 4,
+      maxCompletionLength: 6,
+      beta: 0.1,
+      syncReference: true,
+      referenceSyncSteps: 2,
+      entropyCoef: 0.01,
+      adaptiveEntropy: true,
+      entropyTarget: 4.7,
+    },
+  },
+  replay: {
+    objective: grpo,
+    // Groups of two completions of two tokens are often equal in the reward.
+    settings: { numGenerations: 2, maxCompletionLength: 2, replayBuffer: 5 },
+  },
+}
