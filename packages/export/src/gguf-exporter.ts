@@ -12,6 +12,7 @@ import { weightFormat } from "@sloth/tensor"
 import type { Exporter, TrainedModel } from "./contract.ts"
 import { encodedWeight, interleaveRows } from "./effective-weights.ts"
 import { bytesOnDisk, writeFile } from "./folder-writer.ts"
+import { refuseScoreHead } from "./score-head.ts"
 import { StoredTensors, weightTensors } from "./stored-tensors.ts"
 import { allowedDifference, compareOpinions, compareTokenizers, opinionOf } from "./verify.ts"
 
@@ -57,6 +58,7 @@ const ggufExporter = <T extends keyof typeof FILE_TYPES>(format: T): Exporter<`g
   export: async (trained, to, options = {}) => {
     const started = performance.now()
     const { model } = trained
+    refuseScoreHead(model, `gguf-${format}`)
     const { family, config } = model
     const refs = [...model.weights.values()]
     const f = weightFormat(format)

@@ -15,6 +15,7 @@ import type { Exporter } from "./contract.ts"
 import { interleaveRows } from "./effective-weights.ts"
 import { bytesOnDisk, writeFile } from "./folder-writer.ts"
 import { requireLora } from "./peft-exporter.ts"
+import { refuseScoreHead } from "./score-head.ts"
 import { adapterTensors, StoredTensors } from "./stored-tensors.ts"
 import { allowedDifference, compareOpinions, opinionOf } from "./verify.ts"
 
@@ -85,6 +86,7 @@ export const ggufLoraExporter: Exporter<"gguf-lora"> = {
     const started = performance.now()
     const lora = requireLora(trained, "gguf-lora")
     const { model } = trained
+    refuseScoreHead(model, "gguf-lora")
     if (lora.modulesToSave.length > 0)
       throw new SlothError("SLOTH_EXPORT_UNSUPPORTED", {
         what: "A GGUF adapter cannot hold the whole modules that this run trained (modulesToSave).",

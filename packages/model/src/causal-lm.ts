@@ -87,6 +87,12 @@ export class CausalLM<C extends ModelShape = ModelShape> implements Disposable {
     this.#scoreHead = { tensor: trainable ? this.engine.parameter(tensor) : tensor }
   }
 
+  /** Makes the score head that the model came with trainable. */
+  trainScoreHead(): void {
+    const { tensor } = this.scoreHead
+    if (!tensor.requiresGrad) this.#scoreHead = { tensor: this.engine.parameter(tensor) }
+  }
+
   get cache(): ModelBody["cache"] {
     return this.#body.cache
   }

@@ -3,7 +3,8 @@ import * as fs from "node:fs"
 import { basename, join } from "node:path"
 import { SlothError } from "@sloth/core"
 import { ModuleBuilder, type Engine } from "@sloth/tensor"
-import { CausalLM } from "./causal-lm.ts"
+import { CausalLM, SCORE_WEIGHT } from "./causal-lm.ts"
+import { asFloats } from "./internal/as-floats.ts"
 import { ggufNameOf, type ModelFamily, type ModelShape } from "./family.ts"
 import { readGguf } from "./gguf.ts"
 import { ggufNumber, ggufString, type GgufMetadata } from "./gguf-types.ts"
@@ -32,6 +33,8 @@ export interface ModelFiles {
   readonly weights: ReadonlyMap<string, StoredWeight>
   /** Tensors in the files that the family did not ask for. */
   readonly unused: readonly string[]
+  /** The score head of a sequence classifier with one output, f32 [hidden]; the model is built with it. */
+  readonly scoreHead?: Float32Array
   /** Metadata of a GGUF file. */
   readonly gguf: GgufMetadata | undefined
   /** Builds the model on an engine; weights are used in place. */
@@ -131,7 +134,9 @@ const finish = (files: Omit<ModelFiles, "build" | "bytes" | "formats">): ModelFi
     build: (engine) => {
       const builder = new ModuleBuilder(engine, fileWeights(engine, files.weights))
       try {
-        return new CausalLM(files.family, files.config, builder)
+        const model = new CausalLM(files.family, files.config, builder)
+        if (files.scoreHead !== undefined) model.addScoreHead(0, files.scoreHead, false)
+        return model
       } catch (error) {
         builder[Symbol.dispose]()
         throw error
@@ -200,9 +205,39 @@ const openGguf = async (path: string, families: readonly ModelFamily[]): Promise
   })
 }
 
+/** The head of a sequence classifier with one output, f32 [hidden], which is a reward model. Errors: SLOTH_MODEL_SCORE. */
+const readScoreHead = (folder: string, entry: TensorEntry): Float32Array => {
+  const wrong = (what: string): SlothError =>
+    new SlothError("SLOTH_MODEL_SCORE", {
+      what: `The classifier ${folder} ${what}.`,
+      why: "A reward model gives a text one number.",
+      next: "Use a classifier with num_labels 1, stored as F32, F16 or BF16.",
+      fields: { folder, shape: entry.shape, dtype: entry.dtype },
+    })
+  if (entry.shape[0] !== 1) throw wrong(`has ${entry.shape[0]} labels`)
+  const bytes = Buffer.alloc(entry.bytes)
+  const fd = fs.openSync(entry.path, "r")
+  try {
+    fs.readSync(fd, bytes, 0, entry.bytes, entry.offset)
+  } finally {
+    fs.closeSync(fd)
+  }
+  const values = asFloats(entry.dtype, bytes)
+  if (values === undefined) throw wrong(`stores its head as ${entry.dtype}`)
+  return values
+}
+
+const CLASSIFIER = /ForSequenceClassification$/
+
 const openFolder = async (folder: string, families: readonly ModelFamily[]): Promise<ModelFiles> => {
-  const raw = readJson(join(folder, "config.json"))
-  const archs = Array.isArray(raw["architectures"]) ? raw["architectures"].map(String) : []
+  const stored = readJson(join(folder, "config.json"))
+  const named = Array.isArray(stored["architectures"]) ? stored["architectures"].map(String) : []
+  const archs = named.map((name) => name.replace(CLASSIFIER, "ForCausalLM"))
+  const classifies = named.some((name) => CLASSIFIER.test(name))
+  const table = readSafetensors(folder)
+  // A classifier has no output layer of its own; what would be one is never run.
+  const headless = classifies && !table.tensors.some(({ name }) => name === "lm_head.weight")
+  const raw: Record<string, unknown> = { ...stored, architectures: archs, ...(headless ? { tie_word_embeddings: true } : {}) }
   const family = families.find((f) => archs.some((a) => f.architectures.includes(a)))
   if (family === undefined)
     throw unknownArchitecture(
@@ -217,7 +252,8 @@ const openFolder = async (folder: string, families: readonly ModelFamily[]): Pro
       fields: { folder },
     })
   const config = family.fromHuggingFace(raw)
-  const table = readSafetensors(folder)
+  const score = classifies ? table.tensors.find(({ name }) => name === SCORE_WEIGHT) : undefined
+  const scoreHead = score === undefined ? undefined : readScoreHead(folder, score)
   const weights = new Map<string, StoredWeight>()
   for (const entry of table.tensors) weights.set(entry.name, { entry, interleavedHeadDim: undefined })
   const mapped = new Set(
@@ -241,8 +277,9 @@ const openFolder = async (folder: string, families: readonly ModelFamily[]): Pro
     weights,
     unused: table.tensors
       .map((t: TensorEntry) => t.name)
-      .filter((n) => !mapped.has(n) && !n.endsWith("rotary_emb.inv_freq")),
+      .filter((n) => !mapped.has(n) && n !== score?.name && !n.endsWith("rotary_emb.inv_freq")),
     gguf: undefined,
+    ...(scoreHead === undefined ? {} : { scoreHead }),
   })
 }
 

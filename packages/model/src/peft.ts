@@ -3,6 +3,7 @@ import { join } from "node:path"
 import { SlothError } from "@sloth/core"
 import type { Tensor } from "@sloth/tensor"
 import { SCORE_WEIGHT, type CausalLM } from "./causal-lm.ts"
+import { asFloats } from "./internal/as-floats.ts"
 import { attachLora, Lora, loraScale, loraTargets, savedModules, type LoraConfig } from "./lora.ts"
 import { readSafetensors } from "./safetensors.ts"
 import { writeSafetensors } from "./safetensors-write.ts"
@@ -150,38 +151,6 @@ export const readPeftConfig = (folder: string): PeftAdapter & { readonly raw: Re
   }
 }
 
-const asFloats = (dtype: string, bytes: Uint8Array, path: string, name: string): Float32Array => {
-  const n = dtype === "F32" ? bytes.length / 4 : bytes.length / 2
-  const out = new Float32Array(n)
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  if (dtype === "F32") for (let i = 0; i < n; i++) out[i] = view.getFloat32(i * 4, true)
-  else if (dtype === "BF16")
-    new Uint32Array(out.buffer).forEach((_, i, bits) => (bits[i] = view.getUint16(i * 2, true) << 16))
-  else if (dtype === "F16")
-    for (let i = 0; i < n; i++) {
-      const h = view.getUint16(i * 2, true)
-      const exponent = (h >> 10) & 31
-      const fraction = h & 1023
-      const value =
-        exponent === 0
-          ? fraction * 2 ** -24
-          : exponent === 31
-            ? fraction
-              ? NaN
-              : Infinity
-            : (1 + fraction / 1024) * 2 ** (exponent - 15)
-      out[i] = h & 0x8000 ? -value : value
-    }
-  else
-    throw wrong(
-      path,
-      `${name} is stored as ${dtype}; adapters come as F32, F16 or BF16.`,
-      "Save the adapter again in one of these.",
-      { tensor: name },
-    )
-  return out
-}
-
 /**
  * Attaches a PEFT adapter from a folder; its tensors are trainable when `trainable`. Every tensor of the file must find its layer and every adapted layer its tensors.
  * Errors: SLOTH_ADAPTER_FILE, SLOTH_ADAPTER_TARGETS.
@@ -213,7 +182,14 @@ export const loadPeftAdapter = (
         { tensor: name, base },
       )
     byName.delete(name)
-    return asFloats(entry.dtype, file.subarray(entry.offset, entry.offset + entry.bytes), path, name)
+    const values = asFloats(entry.dtype, file.subarray(entry.offset, entry.offset + entry.bytes))
+    if (values !== undefined) return values
+    throw wrong(
+      path,
+      `${name} is stored as ${entry.dtype}; adapters come as F32, F16 or BF16.`,
+      "Save the adapter again in one of these.",
+      { tensor: name },
+    )
   }
   const { engine } = model
   const upload = (values: Float32Array, shape: readonly number[]): Tensor => {

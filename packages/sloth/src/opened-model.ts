@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { SlothError } from "@sloth/core"
-import { fingerprintFiles, loadPeftAdapter, openModelFiles, readSafetensors } from "@sloth/model"
+import { fingerprintFiles, loadPeftAdapter, openModelFiles, readSafetensors, SCORE_WEIGHT } from "@sloth/model"
 import type { CausalLM, LoraConfig, ModelFiles, Tokenizer } from "@sloth/model"
 import type { SlothContext } from "./context.ts"
 import { precisionNote } from "./precision-note.ts"
@@ -61,6 +61,11 @@ const replaceWeights = (model: CausalLM, folder: string): void => {
   const path = join(folder, "model.safetensors")
   const bytes = readFileSync(path)
   for (const entry of readSafetensors(path).tensors) {
+    if (entry.name === SCORE_WEIGHT) {
+      const head = bytes.subarray(entry.offset, entry.offset + entry.bytes)
+      model.addScoreHead(0, new Float32Array(head.slice().buffer), false)
+      continue
+    }
     const ref = model.weights.get(entry.name)
     if (ref === undefined)
       throw new SlothError("SLOTH_MODEL_WEIGHT_UNKNOWN", {

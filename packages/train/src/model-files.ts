@@ -34,7 +34,7 @@ export const withAdapterSettings = (config: TrainConfig, given: TrainConfigInput
 
 /**
  * Makes a model trainable as the configuration says: a fresh LoRA, a LoRA from a folder, or all weights. Returns the LoRA's settings, undefined with full fine-tuning.
- * With `scoreHead` the model also gets a score head, unless the folder brought one. With `reference` passes with adapters off are those of the adapter that the
+ * With `scoreHead` the model's score head is trained too; it gets one unless it has one or the folder brought one. With `reference` passes with adapters off are those of the adapter that the
  * configuration starts from, as it was.
  * Errors: SLOTH_ADAPTER_*.
  */
@@ -45,7 +45,9 @@ export const makeTrainable = (
   options: { readonly scoreHead?: boolean; readonly reference?: boolean } = {},
 ): LoraConfig | undefined => {
   const withHead = (): void => {
-    if (options.scoreHead === true && !model.hasScoreHead) model.addScoreHead(config.seed)
+    if (options.scoreHead !== true) return
+    if (model.hasScoreHead) model.trainScoreHead()
+    else model.addScoreHead(config.seed)
   }
   if (config.full) {
     model.trainAllWeights()

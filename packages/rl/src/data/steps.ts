@@ -2,6 +2,7 @@ import { createHash } from "node:crypto"
 import { isSlothError, SlothError } from "@sloth/core"
 import { describeOrigin, listValue, splitHeldOut, type PreviewPiece, type RowOrigin, type SourceRow } from "@sloth/data"
 import { textPrompt } from "@sloth/infer"
+import type { Tokenizer } from "@sloth/model"
 import type { StepsExample } from "./examples.ts"
 import type { PreferenceData, PreferenceOptions } from "./open.ts"
 import { readSource } from "./source.ts"
@@ -48,6 +49,25 @@ export const stepsRow = ({ row, file, line }: SourceRow, index: number): StepsRo
   }
 }
 
+/** Token ids of a solution and where its steps end: prompt, steps and the separator after each are tokenised one by one. Steps beyond `maxLength` tokens are left out. */
+export const stepTokens = (
+  tokenizer: Tokenizer,
+  prompt: string,
+  steps: readonly string[],
+  maxLength = Number.POSITIVE_INFINITY,
+): { readonly ids: readonly number[]; readonly ends: readonly number[] } => {
+  const separator = tokenizer.encode(STEP_SEPARATOR)
+  const ids = [...textPrompt(tokenizer, prompt)]
+  const ends: number[] = []
+  for (const step of steps) {
+    const next = [...tokenizer.encode(step), ...separator]
+    if (ids.length + next.length > maxLength) break
+    ids.push(...next)
+    ends.push(ids.length - 1)
+  }
+  return { ids, ends }
+}
+
 /**
  * Opens solutions whose steps are rated, in files or given as objects. Prompt, steps and the separator after each are tokenised one by one, as TRL does. What lies beyond
  * `maxLength` is left out, step by step; a row of which no step is left is dropped.
@@ -72,7 +92,6 @@ export const openSteps = async (
       fields: { overlong, mask },
     })
   const sources = await readSource(source, options)
-  const separator = tokenizer.encode(STEP_SEPARATOR)
   const reasons: { origin: RowOrigin; reason: string }[] = []
   const hash = createHash("sha256")
   const examples: StepsExample[] = []
@@ -88,14 +107,7 @@ export const openSteps = async (
       if (reasons.length < 5) reasons.push({ origin: { index, file: row.file, line: row.line }, reason: error.what })
       continue
     }
-    const ids = [...textPrompt(tokenizer, read.prompt)]
-    const ends: number[] = []
-    for (const step of read.steps) {
-      const next = [...tokenizer.encode(step), ...separator]
-      if (ids.length + next.length > maxLength) break
-      ids.push(...next)
-      ends.push(ids.length - 1)
-    }
+    const { ids, ends } = stepTokens(tokenizer, read.prompt, read.steps, maxLength)
     const over = ends.length < read.steps.length
     if (ends.length === 0 || (over && overlong === "drop")) {
       dropped++

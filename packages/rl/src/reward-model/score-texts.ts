@@ -1,6 +1,8 @@
 import type { RewardMessage } from "@sloth/core"
 import { prepareExamples, type DataRow } from "@sloth/data"
 import type { CausalLM, Tokenizer } from "@sloth/model"
+import { stepTokens } from "../data/steps.ts"
+import { sigmoid } from "../internal/math.ts"
 import { buildMicroBatch, hostOutputs, splitUnits, type TrainingUnit } from "@sloth/train"
 
 /** A model with a score head and what its texts are made by; an opened model of `@sloth/sloth` is one. */
@@ -58,12 +60,62 @@ export const scoreTexts = async (
       row,
     }
   })
+  const scored = await readHead(model, units, tokenBudget, signal)
   const out = new Float32Array(texts.length).fill(Number.NaN)
+  for (const [i, [value]] of scored.entries()) out[units[i]!.row] = value!
+  return out
+}
+
+/** What the score head says at the scored positions of each unit. */
+const readHead = async (
+  model: CausalLM,
+  units: readonly TrainingUnit[],
+  tokenBudget: number,
+  signal: AbortSignal | undefined,
+): Promise<Float32Array[]> => {
+  const out: Float32Array[] = []
   for (const indices of splitUnits(units, { tokenBudget, packing: true })) {
     signal?.throwIfAborted()
     const batch = buildMicroBatch(indices.map((i) => units[i]!))
     const { values } = await hostOutputs(model, batch, { logprobs: false, values: true })
-    for (const [k, i] of indices.entries()) out[units[i]!.row] = values![k]!
+    for (const [k, i] of indices.entries()) out[i] = values!.slice(batch.starts[k]!, batch.starts[k + 1]!)
   }
+  return out
+}
+
+/** A solution and its steps. */
+export interface JudgedSteps {
+  readonly prompt: string
+  readonly steps: readonly string[]
+}
+
+/**
+ * Says of every step of solutions how likely it is right, 0 to 1, with a process reward model, read after each step as in training. Steps beyond the model's context have
+ * no probability: the list is shorter then. Errors: SLOTH_MODEL_NO_SCORE.
+ */
+export const scoreSteps = async (
+  { model, tokenizer }: ScoringModel,
+  solutions: readonly JudgedSteps[],
+  options: Omit<ScoreTextsOptions, "template"> = {},
+): Promise<readonly Float64Array[]> => {
+  const { maxLength = model.config.maxPositions, tokenBudget = 2048, signal } = options
+  const made = solutions.map(({ prompt, steps }) => stepTokens(tokenizer, prompt, steps, maxLength))
+  const units = made.flatMap(({ ids, ends }, row): TrainingUnit[] =>
+    ends.length === 0
+      ? []
+      : [
+          {
+            tokens: Int32Array.from(ids),
+            segments: [{ length: ids.length, parent: null }],
+            scoredRows: Int32Array.from(ends),
+            targets: new Int32Array(ends.length),
+            sourceTokens: ids.length,
+            row,
+          },
+        ],
+  )
+  const out: Float64Array[] = solutions.map(() => new Float64Array(0))
+  const scored = await readHead(model, units, tokenBudget, signal)
+  for (const [i, values] of scored.entries()) out[units[i]!.row] = Float64Array.from(values, sigmoid)
   return out
 }
