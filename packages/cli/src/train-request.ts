@@ -23,7 +23,7 @@ export const runFields = {
   reward: field
     .list(Schema.String, {
       description:
-        'What sampled completions are judged by: a file that exports rewards, or a name such as "numeric_match"; a weight follows after "=" ("./reward.ts=0.5"). May be repeated.',
+        'What sampled completions are judged by: a file that exports rewards, a name such as "numeric_match", or a reward model by its run or model folder or as "model:org/name"; a weight follows after "=" ("./reward.ts=0.5"). May be repeated.',
     })
     .pipe(Schema.optionalKey),
   environment: field

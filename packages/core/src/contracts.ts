@@ -77,6 +77,8 @@ export interface RewardSample {
 export interface Reward extends Provided {
   /** Factor in the sum of rewards; 1 when absent. */
   readonly weight?: number
+  /** Memory that it holds while a run lasts, in bytes, for the plan: that of a reward model. */
+  readonly memoryBytes?: number
   /** One score a sample, in order; null where this reward has nothing to say. */
   score(samples: readonly RewardSample[]): Awaitable<readonly (number | null)[]>
 }

@@ -67,21 +67,26 @@ const safetensorsExporter = <T extends keyof typeof TYPES>(type: T): Exporter<`s
                     dtype: "F32" as const,
                     shape: model.scoreHead.tensor.shape,
                     bytes: model.scoreHead.tensor.size * 4,
-                    data: () => model.engine.backend.memory.read(model.scoreHead.tensor.handle, 0, model.scoreHead.tensor.size * 4),
+                    data: () =>
+                      model.engine.backend.memory.read(
+                        model.scoreHead.tensor.handle,
+                        0,
+                        model.scoreHead.tensor.size * 4,
+                      ),
                   },
                 ]
               : []),
             ...refs.map((ref) => ({
-            name: ref.name,
-            dtype: TYPES[type],
-            shape: ref.shape,
-            bytes: ref.shape.reduce((a, b) => a * b, 1) * size,
-            data: async () => {
-              options.onProgress?.(ref.name, ++done, refs.length)
-              const bytes = await encodedWeight(model, ref, type)
-              stored.note(ref.name, type, bytes, ref.shape.length === 1)
-              return bytes
-            },
+              name: ref.name,
+              dtype: TYPES[type],
+              shape: ref.shape,
+              bytes: ref.shape.reduce((a, b) => a * b, 1) * size,
+              data: async () => {
+                options.onProgress?.(ref.name, ++done, refs.length)
+                const bytes = await encodedWeight(model, ref, type)
+                stored.note(ref.name, type, bytes, ref.shape.length === 1)
+                return bytes
+              },
             })),
           ],
           { maxShardBytes: options.maxShardBytes },
@@ -117,7 +122,7 @@ const safetensorsExporter = <T extends keyof typeof TYPES>(type: T): Exporter<`s
       bytes: bytesOnDisk(to),
       seconds: (performance.now() - started) / 1000,
       verification,
-      hint: `sloth chat --model ${to}`,
+      hint: model.hasScoreHead ? `sloth train --method grpo --reward ${to}` : `sloth chat --model ${to}`,
     }
   },
 })

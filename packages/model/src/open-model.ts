@@ -237,7 +237,11 @@ const openFolder = async (folder: string, families: readonly ModelFamily[]): Pro
   const table = readSafetensors(folder)
   // A classifier has no output layer of its own; what would be one is never run.
   const headless = classifies && !table.tensors.some(({ name }) => name === "lm_head.weight")
-  const raw: Record<string, unknown> = { ...stored, architectures: archs, ...(headless ? { tie_word_embeddings: true } : {}) }
+  const raw: Record<string, unknown> = {
+    ...stored,
+    architectures: archs,
+    ...(headless ? { tie_word_embeddings: true } : {}),
+  }
   const family = families.find((f) => archs.some((a) => f.architectures.includes(a)))
   if (family === undefined)
     throw unknownArchitecture(

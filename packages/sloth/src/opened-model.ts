@@ -63,7 +63,7 @@ const replaceWeights = (model: CausalLM, folder: string): void => {
   for (const entry of readSafetensors(path).tensors) {
     if (entry.name === SCORE_WEIGHT) {
       const head = bytes.subarray(entry.offset, entry.offset + entry.bytes)
-      model.addScoreHead(0, new Float32Array(head.slice().buffer), false)
+      model.addScoreHead(0, new Float32Array(Uint8Array.from(head).buffer), false)
       continue
     }
     const ref = model.weights.get(entry.name)

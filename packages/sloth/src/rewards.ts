@@ -1,14 +1,29 @@
+import { statSync } from "node:fs"
 import { basename, extname, resolve } from "node:path"
 import { SlothError, type PluginRegistry, type Reward } from "@sloth/core"
+import type { OpenedModel } from "./opened-model.ts"
+import type { OpenedJudge } from "./reward-models.ts"
 import { loadUserModule, namesFile } from "./load-module.ts"
 
-/** A reward: itself, or where it is: a file, or a name that plugins provide, with a weight after "=" ("./reward.ts=0.5"). */
+/**
+ * A reward: itself, or where it is: a file, a name that plugins provide, or a reward model: the folder of a run or of a model, or "model:" and whatever names a model.
+ * A weight follows after "=" ("./reward.ts=0.5").
+ */
 export type RewardChoice = Reward | string
 
 /** Rewards of a request with how a record names them; undefined for those given in code. */
 export interface ResolvedRewards {
   readonly rewards: readonly Reward[]
   readonly names: readonly string[] | undefined
+  /** Reward models that were opened for them; to be disposed of with the run. */
+  readonly opened: readonly OpenedModel[]
+}
+
+/** What a choice says of a reward model; undefined where it names none. */
+const modelOf = (cwd: string, place: string): string | undefined => {
+  if (place.startsWith("model:")) return place.slice("model:".length)
+  const path = resolve(cwd, place)
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true ? path : undefined
 }
 
 const isReward = (value: unknown): value is Reward =>
@@ -49,14 +64,16 @@ const loadFile = async (path: string): Promise<readonly Reward[]> => {
 }
 
 /**
- * Finds rewards by name, in files, or as they are. A weight takes the place of a reward's own; of a file with several it multiplies each.
+ * Finds rewards by name, in files, as reward models that `judge` opens, or as they are. A weight takes the place of a reward's own; of a file with several it multiplies each.
  * Errors: SLOTH_REWARD_NOT_FOUND, SLOTH_REWARD_IMPORT, SLOTH_REWARD_EXPORT, SLOTH_REWARD_WEIGHT, and those of the registry for an unknown name.
  */
 export const resolveRewards = async (
   registry: PluginRegistry,
   cwd: string,
   choices: readonly RewardChoice[],
+  judge: (spec: string) => Promise<OpenedJudge>,
 ): Promise<ResolvedRewards> => {
+  const opened: OpenedModel[] = []
   const rewards: Reward[] = []
   const names: string[] = []
   for (const choice of choices) {
@@ -66,6 +83,14 @@ export const resolveRewards = async (
     }
     const { place, weight } = split(choice)
     const path = resolve(cwd, place)
+    const model = registry.names("rewards").includes(place) ? undefined : modelOf(cwd, place)
+    if (model !== undefined) {
+      const judged = await judge(model)
+      if (judged.opened !== undefined) opened.push(judged.opened)
+      rewards.push(weight === undefined ? judged.reward : { ...judged.reward, weight })
+      names.push(`${model === path ? path : place}${weight === undefined ? "" : `=${weight}`}`)
+      continue
+    }
     const file = namesFile(place)
     const found = file ? await loadFile(path) : [registry.get("rewards", place)]
     for (const reward of found)
@@ -76,5 +101,5 @@ export const resolveRewards = async (
       )
     names.push(`${file ? path : place}${weight === undefined ? "" : `=${weight}`}`)
   }
-  return { rewards, names: names.length === choices.length ? names : undefined }
+  return { rewards, names: names.length === choices.length ? names : undefined, opened }
 }

@@ -21,6 +21,7 @@ import type { OpenedModel, OpenModels } from "./opened-model.ts"
 import { openFiles } from "./opened-model.ts"
 import { resolveModel, type ResolvedModel } from "./resolve-model.ts"
 import { absolutePath, readRunRecord, type RunInputs, type RunRecord } from "./run-record.ts"
+import { openJudge } from "./reward-models.ts"
 import { resolveRewards, type RewardChoice } from "./rewards.ts"
 import type { Rows } from "./score.ts"
 
@@ -169,6 +170,8 @@ interface Inputs {
   /** The method's own, as given or as the run has them. */
   readonly settings: unknown
   readonly rewards: readonly Reward[]
+  /** Reward models, to be disposed of. */
+  readonly judges: readonly OpenedModel[]
   readonly rollout: RolloutFactory | undefined
   readonly inputs: RunInputs
   readonly prepared: PreparedRun
@@ -230,7 +233,12 @@ const openEpisodes = async (
   }
 }
 
-const prepareInputs = async (context: SlothContext, request: TrainRequest): Promise<Inputs> => {
+/** What a run works on. Reward models are opened where `models` is given, and only looked at for a plan. */
+const prepareInputs = async (
+  context: SlothContext,
+  request: TrainRequest,
+  models: OpenModels | undefined,
+): Promise<Inputs> => {
   const { openMethodData, readTrainConfig, resolveTrainConfig } = await import("@sloth/train")
   const asked = absolutePaths(context.cwd, configOf(request))
   const folder = asked.run
@@ -276,11 +284,6 @@ const prepareInputs = async (context: SlothContext, request: TrainRequest): Prom
   const files = await openFiles(context, source)
   if (goesOn) context.logger.info(goesOnNote(model, resolved))
   const settings = request.settings ?? (record?.settings === null ? undefined : record?.settings)
-  const { rewards, names } = await resolveRewards(
-    context.registry,
-    context.cwd,
-    request.rewards ?? record?.rewards ?? [],
-  )
   const registered = request.rollout === undefined ? undefined : context.registry.get("rollouts", request.rollout)
   const how = {
     settings,
@@ -294,8 +297,16 @@ const prepareInputs = async (context: SlothContext, request: TrainRequest): Prom
   const episodes =
     chosen === undefined ? undefined : await openEpisodes(objective, chosen, rows, resolved, how, registered)
   const dataset = episodes?.data ?? (await openMethodData(objective, rows, resolved, how))
+  // Last, because reward models are opened here.
+  const { rewards, names, opened } = await resolveRewards(
+    context.registry,
+    context.cwd,
+    request.rewards ?? record?.rewards ?? [],
+    (spec) => openJudge(context, spec, models),
+  )
   return {
     config,
+    judges: opened,
     resolved,
     record,
     objective,
@@ -354,7 +365,11 @@ export const nextRunFolder = (runs: string, prefix: string): string => {
 /** Plans a run and touches nothing. Errors: those of `planRun`, of opening the model and of preparing the data. */
 export const planTraining = async (context: SlothContext, request: PlanRequest): Promise<PlanOutcome> => {
   const { planRun } = await import("@sloth/train")
-  const { config, resolved, objective, settings, rewards, rollout, prepared } = await prepareInputs(context, request)
+  const { config, resolved, objective, settings, rewards, rollout, prepared } = await prepareInputs(
+    context,
+    request,
+    undefined,
+  )
   const { engine, release } = await engineFor(context, resolved)
   try {
     const plan = await planRun({
@@ -383,9 +398,10 @@ export const trainModel = async (
 ): Promise<TrainOutcome> => {
   const { loraConfigOf, train } = await import("@sloth/train")
   const { readPeftConfig } = await import("@sloth/model")
-  const { config, resolved, objective, settings, rewards, rollout, inputs, prepared } = await prepareInputs(
+  const { config, resolved, objective, settings, rewards, judges, rollout, inputs, prepared } = await prepareInputs(
     context,
     request,
+    models,
   )
   request.onPrepared?.(prepared)
   const trackers = (request.trackers ?? []).map((name) => context.registry.get("trackers", name))
@@ -426,6 +442,7 @@ export const trainModel = async (
     const source = { ...prepared.source, run: outcome.run }
     return { ...outcome, opened: models.wrap(source, prepared.files, model, lora, release) }
   } finally {
+    for (const judge of judges) judge.dispose()
     if (!kept) release()
   }
 }

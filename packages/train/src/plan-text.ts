@@ -51,6 +51,7 @@ export const formatPlan = (plan: RunPlan): string => {
     ["optimizer", memory.optimizerBytes],
     ["activations", memory.activationBytes],
     ["rollout (at another time than activations)", memory.rolloutBytes ?? 0],
+    ["reward models", memory.rewardBytes ?? 0],
     ["runtime", memory.runtimeBytes],
     ["reserve", memory.reserveBytes],
   ] as const

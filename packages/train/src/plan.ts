@@ -10,6 +10,8 @@ export interface MemoryPlan extends StandingMemory {
   readonly activationBytes: number
   /** Largest of what making the units of a step holds beside the standing memory, given back before the update; for methods that generate during training. */
   readonly rolloutBytes?: number
+  /** What rewards hold while the run lasts: reward models. */
+  readonly rewardBytes?: number
   /** The process before the model was loaded. */
   readonly runtimeBytes: number
   /** Room for what a backend keeps for reuse, scratch of its kernels, and growth of the process. */

@@ -51,6 +51,8 @@ export interface PlanInput {
     readonly splitForecast?: (unit: TrainingUnit, tokenBudget: number) => readonly TrainingUnit[]
     readonly rehearse?: (model: CausalLM) => void
   }
+  /** What rewards hold while the run lasts, in bytes. */
+  readonly rewardBytes?: number
   /** True where the method compares with a reference model. */
   readonly reference?: boolean
   /** Split and policy that an earlier start of the run decided. */
@@ -132,6 +134,7 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
     policy,
     reading: meter.measure(largestMicroBatch(cut(tokenBudget), config.batch, tokenBudget, packing), policy),
   })
+  const { rewardBytes = 0 } = input
   const memoryOf = ({ reading }: Candidate): MemoryPlan => {
     const trainingBytes = Math.max(reading.peakBytes, held)
     // The cache is given back before the update, so the larger of the two counts; gradients of the last step still lie there meanwhile.
@@ -143,9 +146,10 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
       ...standing,
       activationBytes: trainingBytes - held,
       ...(rolloutBytes === undefined ? {} : { rolloutBytes }),
+      ...(rewardBytes === 0 ? {} : { rewardBytes }),
       runtimeBytes,
       reserveBytes,
-      peakBytes: liveBytes + standing.mappedBytes + runtimeBytes + reserveBytes,
+      peakBytes: liveBytes + standing.mappedBytes + rewardBytes + runtimeBytes + reserveBytes,
       budgetBytes,
     }
   }

@@ -82,6 +82,10 @@ const planOnline = <Row>(
   }
 }
 
+/** Memory that rewards hold while the run lasts, in bytes. */
+const heldByRewards = (rewards: PlanOptions["rewards"] = []): number =>
+  rewards.reduce((n, { memoryBytes = 0 }) => n + memoryBytes, 0)
+
 /** The engine computes as the configuration says, or nothing begins. */
 const requirePrecision = (config: TrainConfig, { backend }: Engine): void => {
   const has = backend.device.precision ?? "f32"
@@ -134,6 +138,7 @@ export const planRun = async <Row = Example>(
   return await planUnits({
     ...prepared,
     ...planOnline(options.objective, prepared, config, options.rollout),
+    rewardBytes: heldByRewards(options.rewards),
     model: options.model,
     config,
     memoryBytes: options.engine.backend.device.memoryBytes,
@@ -207,6 +212,7 @@ class Training<Row> {
       const plan = await planUnits({
         ...prepared,
         ...planOnline(options.objective, prepared, config, options.rollout),
+        rewardBytes: heldByRewards(options.rewards),
         model: options.model,
         config,
         memoryBytes: options.engine.backend.device.memoryBytes,

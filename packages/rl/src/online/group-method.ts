@@ -42,12 +42,20 @@ export interface GroupMethod {
 /** Optimizer steps that a rollout of the method feeds. */
 export const stepsOf = ({ reuse: { slices, times } }: Pick<GroupMethod, "reuse">): number => slices * times
 
-/** Checks that there are rewards, and a weight for each. Errors: SLOTH_RL_NO_REWARD, SLOTH_RL_SETTINGS. */
+/** Checks that there are rewards, and a weight for each. Errors: SLOTH_RL_NO_REWARD, SLOTH_RL_SETTINGS, SLOTH_REWARD_NAMES. */
 export const checkRewards = (method: Pick<GroupMethod, "name" | "rewardWeights">, rewards: readonly Reward[]): void => {
   if (rewards.length === 0)
     throw new SlothError("SLOTH_RL_NO_REWARD", {
       what: `The method "${method.name}" has no reward to learn from.`,
       next: "Name one or more with --reward (a file, or a name of the library), or rewards: [...] in code.",
+    })
+  const names = rewards.map(({ name }) => name)
+  const twice = names.find((name, i) => names.indexOf(name) !== i)
+  if (twice !== undefined)
+    throw new SlothError("SLOTH_REWARD_NAMES", {
+      what: `Two rewards are named "${twice}".`,
+      next: "Give each its own name: their figures are told apart by it.",
+      fields: { names },
     })
   if (method.rewardWeights !== undefined && method.rewardWeights.length !== rewards.length)
     throw new SlothError("SLOTH_RL_SETTINGS", {
