@@ -1,48 +1,51 @@
 /**
- * Where the time goes: per-kernel time of a LoRA training step, of prompt processing or of decoding, SmolLM2-135M.
+ * Where the time goes: per-kernel time of a training step, of the update of a GRPO step, of prompt processing or of decoding, SmolLM2-135M.
  *
  *   bun bench/profile.ts train   [--rows 4 --length 512 --steps 2 --policy keep|recompute|checkpoint --budget 2048 --full --uneven]
+ *   bun bench/profile.ts update  [--prompts 2 --prompt 256 --group 8 --completion 64 --budget 1024 --policy ... --steps 2]
  *   bun bench/profile.ts decode  [--batch 1 --prompt 64 --tokens 32]
  *   bun bench/profile.ts prefill [--prompt 512]
  *
  * The first kernel of a pass also carries what ran while JavaScript was enqueueing the pass.
  *
- * The f32 peak and the read bandwidth are measured before and after, in the same minute. All take --threads N, --by kernel and --json FILE.
+ * The f32 peak and the read bandwidth are measured before and after, in the same minute. All take --threads N, --precision P, --by kernel and --json FILE.
  */
 import { writeFileSync } from "node:fs"
 import { availableParallelism } from "node:os"
 import { Generator } from "@sloth/infer"
 import { createCpuBackend } from "@sloth/kernels-cpu"
 import { Engine } from "@sloth/tensor"
+import type { TrainingUnit } from "@sloth/train"
 import { choice, flag, number, text } from "./lib/options.ts"
 import { Peaks } from "./lib/peaks.ts"
 import { IDLE, profilingBackend, type ProfileEntry } from "./lib/profiling-backend.ts"
 import { evenRows, instructionRows, tokenIds } from "./lib/rows.ts"
 import { smollm2 } from "./lib/shapes.ts"
-import { prepareTraining } from "./lib/training.ts"
+import { prepareTraining, prepareUpdate, type Training } from "./lib/training.ts"
 
 const mode = process.argv[2]
 const threads = number("threads", availableParallelism())
-const backend = profilingBackend(await createCpuBackend({ threads }))
+const backend = profilingBackend(
+  await createCpuBackend({ threads, precision: choice("precision", ["f32", "bf16", "int8"]) }),
+)
 const engine = new Engine(backend)
 const { model, files } = await smollm2(engine)
 
 /** Measured entries, seconds of the same work without markers, and a title. */
-const profileTraining = async (): Promise<{
-  title: string
-  entries: ProfileEntry[]
-  seconds: number
-  plain: number
-}> => {
-  const rows = flag("uneven")
-    ? instructionRows(number("rows", 16), number("length", 512))
-    : evenRows(number("rows", 4), number("length", 512))
+interface Profile {
+  readonly title: string
+  readonly entries: ProfileEntry[]
+  readonly seconds: number
+  readonly plain: number
+}
+
+const profileSteps = async <Unit extends TrainingUnit>(
+  { units, runner: runnerFor }: Training<Unit>,
+  what: string,
+): Promise<Profile> => {
   const policy = choice("policy", ["keep", "recompute", "checkpoint", "spill"])
-  const budget = number("budget", 2048)
   const steps = number("steps", 2)
-  const training = prepareTraining(engine, model, rows, { full: flag("full"), rank: 16, budget })
-  const { units } = training
-  const runner = training.runner(policy)
+  const runner = runnerFor(policy)
   await runner.run(1, units, 1)
   let plain = 0
   for (let step = 2; step < 2 + steps; step++) {
@@ -62,19 +65,38 @@ const profileTraining = async (): Promise<{
   }
   const tokens = units.reduce((n, u) => n + u.sourceTokens, 0)
   return {
-    title: `training step, ${rows.length} rows, ${tokens} tokens, ${flag("full") ? "full" : "LoRA r16"}, policy ${policy}, ${(tokens / plain).toFixed(0)} tok/s`,
+    title: `${what}, ${tokens} tokens, policy ${policy}, ${(tokens / plain).toFixed(0)} tok/s`,
     entries,
     seconds: seconds / steps,
     plain,
   }
 }
 
-const profileGeneration = async (): Promise<{
-  title: string
-  entries: ProfileEntry[]
-  seconds: number
-  plain: number
-}> => {
+const profileTraining = (): Promise<Profile> => {
+  const rows = flag("uneven")
+    ? instructionRows(number("rows", 16), number("length", 512))
+    : evenRows(number("rows", 4), number("length", 512))
+  const full = flag("full")
+  return profileSteps(
+    prepareTraining(engine, model, rows, { full, rank: 16, budget: number("budget", 2048) }),
+    `training step, ${full ? "full" : "LoRA r16"}, ${rows.length} rows`,
+  )
+}
+
+const profileUpdate = (): Promise<Profile> => {
+  const shape = {
+    prompts: number("prompts", 2),
+    prompt: number("prompt", 256),
+    group: number("group", 8),
+    completion: number("completion", 64),
+  }
+  return profileSteps(
+    prepareUpdate(engine, model, shape, { full: flag("full"), rank: 16, budget: number("budget", 1024) }),
+    `update of a GRPO step, ${shape.prompts} x (${shape.prompt} + ${shape.group} x ${shape.completion})`,
+  )
+}
+
+const profileGeneration = async (): Promise<Profile> => {
   if (files === undefined) throw new Error("generation needs the model file: set SLOTH_TEST_MODEL_GGUF")
   const decoding = mode === "decode"
   const batch = number("batch", 1)
@@ -122,8 +144,8 @@ const profileGeneration = async (): Promise<{
   }
 }
 
-if (mode !== "train" && mode !== "decode" && mode !== "prefill") {
-  console.error("Usage: bun bench/profile.ts train|decode|prefill (options: see the head of the file)")
+if (mode !== "train" && mode !== "update" && mode !== "decode" && mode !== "prefill") {
+  console.error("Usage: bun bench/profile.ts train|update|decode|prefill (options: see the head of the file)")
   process.exit(2)
 }
 using peaks = await Peaks.open()
@@ -132,7 +154,13 @@ const limits = async () => ({
   read: await peaks.measure("read", threads, 0.2),
 })
 const before = await limits()
-const result = mode === "train" ? await profileTraining() : await profileGeneration()
+const profiles = {
+  train: profileTraining,
+  update: profileUpdate,
+  decode: profileGeneration,
+  prefill: profileGeneration,
+}
+const result = await profiles[mode]()
 
 const after = await limits()
 const peak = (before.f32 + after.f32) / 2 / 1e9

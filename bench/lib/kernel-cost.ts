@@ -116,6 +116,14 @@ const COSTS: { readonly [K in keyof RequiredKernels]?: Cost } = {
       bytes: weightBytes(format, vocab * hidden) + 8 * rows * hidden,
     }
   },
+  linearLogprobs: (a) => {
+    const [format, rows, vocab, hidden] = [a[6]!, a[8]!, a[9]!, a[10]!]
+    return {
+      label: `linearLogprobs ${rows}x${vocab}x${hidden} ${formatOf(format).id}${a[3] === 0 ? "" : " dh"}`,
+      flops: 2 * rows * vocab * hidden * (a[3] === 0 ? 1 : 2),
+      bytes: weightBytes(format, vocab * hidden) + (a[3] === 0 ? 4 : 8) * rows * hidden,
+    }
+  },
   pagedAttention: (a) => ({
     label: `pagedAttention ${a[11]} rows, ${a[12]}/${a[13]}x${a[14]}`,
     flops: 0,

@@ -330,11 +330,15 @@ export interface RequiredKernels {
     softcap: number,
     logitScale: number,
   ): void
-  /** logp[i] = log softmax(logits[i])[targets[i]]; lse[i] kept for the backward pass; entropy[i] in nats, or NONE. */
+  /**
+   * logp[i] = log softmax(logits[i])[targets[i]]; lse[i] kept for the backward pass; entropy[i] in nats, or NONE. When dh is given: dh[i, :] = d logp[i] / d h[i, :], made in the
+   * same pass; where W is not trained a backward pass has only to scale its rows.
+   */
   linearLogprobs(
     logp: H,
     lse: H,
     entropy: H,
+    dh: H,
     h: H,
     w: H,
     format: number,

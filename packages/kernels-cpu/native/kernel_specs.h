@@ -337,14 +337,15 @@ struct Check {
     else c.optionalF32(7, c.n(8));                                                                                                                     \
     c.positive(9);                                                                                                                                     \
   })                                                                                                                                                   \
-  SPEC(linearLogprobs, "logp,lse,entropy,h,w,format,targets,rows,vocab,hidden,softcap,logitScale", {                                                   \
-    c.f32(0, c.n(7));                                                                                                                                  \
-    c.f32(1, c.n(7));                                                                                                                                  \
-    c.optionalF32(2, c.n(7));                                                                                                                          \
-    c.f32(3, c.n(7), c.n(9));                                                                                                                          \
-    c.weight(4, 5, c.n(8), c.n(9));                                                                                                                    \
-    c.f32(6, c.n(7));                                                                                                                                  \
-    c.positive(8);                                                                                                                                     \
+  SPEC(linearLogprobs, "logp,lse,entropy,dh,h,w,format,targets,rows,vocab,hidden,softcap,logitScale", {                                                \
+    c.f32(0, c.n(8));                                                                                                                                  \
+    c.f32(1, c.n(8));                                                                                                                                  \
+    c.optionalF32(2, c.n(8));                                                                                                                          \
+    c.optionalF32(3, times(c.n(8), c.n(10)));                                                                                                          \
+    c.f32(4, c.n(8), c.n(10));                                                                                                                         \
+    c.weight(5, 6, c.n(9), c.n(10));                                                                                                                   \
+    c.f32(7, c.n(8));                                                                                                                                  \
+    c.positive(9);                                                                                                                                     \
   })                                                                                                                                                   \
   SPEC(linearLogprobsBackward, "dh,dw,dlogp,lse,dentropy,entropy,h,w,format,targets,rows,vocab,hidden,softcap,logitScale", {                           \
     c.f32(0, c.n(10), c.n(12));                                                                                                                        \

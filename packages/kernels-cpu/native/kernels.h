@@ -93,8 +93,8 @@ struct KernelTable {
 
   void (*linearCrossEntropy)(Pool*, float* nll, float* dh, float* dw, const float* h, const void* w, int64_t format, const int32_t* targets,
                              const float* coef, int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale);
-  void (*linearLogprobs)(Pool*, float* logp, float* lse, float* entropy, const float* h, const void* w, int64_t format, const int32_t* targets,
-                         int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale);
+  void (*linearLogprobs)(Pool*, float* logp, float* lse, float* entropy, float* dh, const float* h, const void* w, int64_t format,
+                         const int32_t* targets, int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale);
   void (*linearLogprobsBackward)(Pool*, float* dh, float* dw, const float* dlogp, const float* lse, const float* dentropy, const float* entropy, const float* h,
                                  const void* w, int64_t format, const int32_t* targets, int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale);
   void (*divergence)(Pool*, float* out, float* dz, const float* zs, const float* zt, const float* coef, int64_t rows, int64_t vocab, double beta,

@@ -31,10 +31,14 @@ export const packedContext = (engine: Engine, layout: SequenceLayout, options: P
     rows === undefined || rows.length >= layout.tokens
       ? undefined
       : { rows: engine.from(rows), positions: engine.from(rows.map((r) => layout.positions[r]!)) }
+  const positions = engine.from(layout.positions)
+  // Blocks that run again in the backward pass read these, and that pass may come after the scope of this one.
+  if (policy === "checkpoint" || policy === "spill")
+    engine.tape?.own(segments, positions, ...(read === undefined ? [] : [read.rows, read.positions]))
   const { dropout } = options
   const context: ForwardContext = {
     engine,
-    positions: engine.from(layout.positions),
+    positions,
     maxLength: layout.maxLength,
     ...(read === undefined ? {} : { read }),
     attend: (_layer, q, k, v, shape, sinks) => attention(q, k, v, segments, shape, sinks),

@@ -151,7 +151,8 @@ export const createMeterBackend = (
     ) => count(10 * heads! * dim! * pairs(s!, c!, tokens!, window!), 0),
     linearCrossEntropy: (_n, dh, dw, _h, _w, _f, _t, _c, rows, vocab, hidden) =>
       count(2 * rows! * vocab! * hidden! * (1 + (dh === NONE ? 0 : 1) + (dw === NONE ? 0 : 1)), 0),
-    linearLogprobs: (_l, _s, _e, _h, _w, _f, _t, rows, vocab, hidden) => count(2 * rows! * vocab! * hidden!, 0),
+    linearLogprobs: (_l, _s, _e, dh, _h, _w, _f, _t, rows, vocab, hidden) =>
+      count(2 * rows! * vocab! * hidden! * (dh === NONE ? 1 : 2), 0),
     linearLogprobsBackward: (_dh, dw, _d, _l, _de, _e, _h, _w, _f, _t, rows, vocab, hidden) =>
       count(2 * rows! * vocab! * hidden! * (dw === NONE ? 2 : 3), 0),
     divergence: (_o, dz, _s, _t, _c, rows, vocab) => count(0, 4 * rows! * vocab! * (dz === NONE ? 4 : 8)),

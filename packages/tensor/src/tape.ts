@@ -115,6 +115,7 @@ export class Tape implements Disposable {
   readonly #nodes: TapeNode[] = []
   readonly #producers = new WeakMap<Storage, { node: TapeNode; output: number }>()
   readonly #views = new Map<TapeNode, Tensor[]>()
+  readonly #owned: Tensor[] = []
 
   constructor(engine: Engine) {
     this.engine = engine
@@ -123,6 +124,11 @@ export class Tape implements Disposable {
   /** Number of recorded ops that have not run backward. */
   get length(): number {
     return this.#nodes.length
+  }
+
+  /** Takes tensors out of their scopes until the tape is empty: what the body of a checkpointed block reads when it runs again. */
+  own(...tensors: readonly Tensor[]): void {
+    for (const t of tensors) this.#owned.push(this.engine.keep(t))
   }
 
   push(node: TapeNode, outputs: readonly Tensor[]): void {
@@ -233,11 +239,17 @@ export class Tape implements Disposable {
         this.#release(run)
       }
     })
+    this.#disown()
+  }
+
+  #disown(): void {
+    for (const t of this.#owned.splice(0)) t.dispose()
   }
 
   /** Frees everything saved without running backward. */
   dispose(): void {
     for (let node = this.#nodes.pop(); node !== undefined; node = this.#nodes.pop()) this.#release(node)
+    this.#disown()
   }
 
   [Symbol.dispose](): void {

@@ -71,6 +71,7 @@ describe("a kernel that is slightly wrong is noticed", () => {
     ["soft cap ignored", "linearCrossEntropy", set(11, () => 0)],
     ["logit scale ignored", "linearCrossEntropy", set(12, () => 1)],
     ["entropy lost", "linearLogprobs", set(2, () => 0)],
+    ["dh lost", "linearLogprobs", set(3, () => 0)],
     ["dw lost", "linearLogprobsBackward", set(1, () => 0)],
     ["gradient by the entropy lost", "linearLogprobsBackward", set(4, () => 0)],
     ["beta ignored", "divergence", set(7, () => 0)],

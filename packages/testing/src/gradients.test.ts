@@ -196,7 +196,7 @@ describe("the output layer", () => {
       const [dlogp, dentropy] = [floats(weights), floats(entropyWeights)]
       for (const byEntropy of [false, true]) {
         const loss = (): number => {
-          kernels.linearLogprobs(logp, lse, entropy, h, w, 0, targets, ...shape)
+          kernels.linearLogprobs(logp, lse, entropy, NONE, h, w, 0, targets, ...shape)
           return weighted(logp, weights) + (byEntropy ? weighted(entropy, entropyWeights) : 0)
         }
         loss()

@@ -7,6 +7,7 @@ import { createReferenceBackend, Engine } from "@sloth/tensor"
 import { resolveTrainConfig, type TrainConfigInput } from "./config.ts"
 import { countingExamples, randomFiles } from "./internal/testing/tiny.ts"
 import { formatPlan } from "./plan-text.ts"
+import type { TrainingUnit } from "./objective.ts"
 import { planUnits } from "./planner.ts"
 import { unitFromExample } from "./sft.ts"
 import { planRun, train } from "./train.ts"
@@ -99,6 +100,45 @@ describe("the choice of policy and split", () => {
     // The disk comes last.
     const disk = seen.findIndex((s) => s.startsWith("spill"))
     expect(seen.slice(disk).every((s) => s.startsWith("spill"))).toBe(true)
+  })
+
+  test("completions that share a prompt are not cut where memory is enough", async () => {
+    const [prompt, own, count] = [200, 150, 8]
+    const group = (n: number): TrainingUnit => ({
+      tokens: new Int32Array(prompt + n * own),
+      segments: [{ length: prompt, parent: null }, ...Array.from({ length: n }, () => ({ length: own, parent: 0 }))],
+      scoredRows: Int32Array.from({ length: n * own }, (_, i) => prompt + i),
+      targets: new Int32Array(n * own),
+      sourceTokens: n * (prompt + own),
+      row: 0,
+    })
+    const splitForecast = (_: TrainingUnit, tokenBudget: number) => {
+      const fits = Math.max(1, Math.floor((tokenBudget - prompt) / own))
+      return Array.from({ length: Math.ceil(count / fits) }, (_, i) => group(Math.min(fits, count - i * fits)))
+    }
+    const planned = async (memoryBudget: number) => {
+      const plan = await planUnits({
+        model,
+        method: "grpo",
+        loss: {
+          kind: "logprobs",
+          compute: ({ logprobs }) => ({ loss: 0, dlogp: new Float64Array(logprobs.length), metrics: {} }),
+        },
+        units: [group(count), group(count)],
+        evaluationUnits: [],
+        config: resolveTrainConfig({ batch: 2, steps: 1, memoryBudget }),
+        memoryBytes: 0,
+        runtimeBytes: 0,
+        online: { reuse: { slices: 1, times: 1 }, splitForecast },
+      })
+      return { tokenBudget: plan.tokenBudget, microBatches: plan.microBatchesPerStep, ...plan.memory }
+    }
+    const whole = await planned(1e12)
+    // Both prompts once: 1,400 rows each in a micro-batch of their own.
+    expect(whole).toMatchObject({ tokenBudget: prompt + count * own, microBatches: 2 })
+    const cut = await planned(whole.peakBytes - whole.activationBytes / 2)
+    expect(cut.tokenBudget).toBeLessThan(prompt + count * own)
+    expect(cut.microBatches).toBeGreaterThan(2)
   })
 
   test("the same plan comes out whatever the machine's speed is", async () => {

@@ -17,6 +17,12 @@ import { warmupOf } from "./schedule.ts"
 /** Token budgets the planner tries: matrix products of a CPU run at full speed from about a thousand rows, and more rows only cost memory. */
 export const TOKEN_BUDGETS: readonly number[] = [1024, 512, 256]
 
+/** The longest unit that gets a token budget of its own size where a smaller one would cut it. */
+const LONGEST_WHOLE = 2048
+
+/** Rows that a split may compute more often than another and still count as fast as that. */
+const REPEATED = 1.1
+
 // Beside live bytes and the runtime before the model: holes between the buffers of a pass (43 MB beside 373 MB of activations over steps of uneven rows), scratch of
 // the kernels and what the process grows by (20 to 35 MB). Measured on models of 135, 494 and 1,236 M parameters.
 const reserveOf = (activationBytes: number): number => Math.ceil(activationBytes * 0.1) + 35e6
@@ -90,6 +96,12 @@ const largestMicroBatch = (units: readonly TrainingUnit[], batch: number, tokenB
   })
 }
 
+/** The budgets to try: where a budget cuts units, the largest unit's own size comes first. */
+const wholeBudgets = (units: readonly TrainingUnit[], cuts: boolean): readonly number[] => {
+  const largest = Math.min(LONGEST_WHOLE, Math.max(...units.map((u) => u.tokens.length)))
+  return cuts && largest > TOKEN_BUDGETS[0]! ? [largest, ...TOKEN_BUDGETS] : TOKEN_BUDGETS
+}
+
 /** Tokens of the longest text of a unit: the longest way from a segment up to its first ancestor. */
 const longestText = ({ segments }: TrainingUnit): number => {
   const ends: number[] = []
@@ -129,6 +141,9 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
   const cut = (tokenBudget: number, some: readonly TrainingUnit[] = units): readonly TrainingUnit[] =>
     online?.splitForecast === undefined ? some : some.flatMap((unit) => online.splitForecast!(unit, tokenBudget))
 
+  // Completions that share a prompt repeat it in every piece that a group is cut into: a smaller budget can mean more rows.
+  const rowsOf = (tokenBudget: number): number => cut(tokenBudget).reduce((n, u) => n + u.tokens.length, 0)
+
   const measured = (tokenBudget: number, policy: ActivationPolicy): Candidate => ({
     tokenBudget,
     policy,
@@ -154,8 +169,9 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
     }
   }
   const fits = (c: Candidate): boolean => memoryOf(c).peakBytes <= budgetBytes
-  const perToken = (c: Candidate): number =>
-    typicalSeconds(c.reading, weightBytes) /
+  /** Seconds of an epoch, up to a factor that all candidates share. */
+  const cost = (c: Candidate): number =>
+    (typicalSeconds(c.reading, weightBytes) * rowsOf(c.tokenBudget)) /
     largestMicroBatch(cut(c.tokenBudget), config.batch, c.tokenBudget, packing).reduce((n, u) => n + u.tokens.length, 0)
 
   let chosen: Candidate | undefined
@@ -165,13 +181,16 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
       : config.tokenBudget !== undefined
         ? [config.tokenBudget]
         : packing
-          ? TOKEN_BUDGETS
+          ? wholeBudgets(units, online?.splitForecast !== undefined)
           : [TOKEN_BUDGETS[0]!]
   const policies =
     decided !== undefined ? [decided.policy] : config.policy === "auto" ? ACTIVATION_POLICIES : [config.policy]
   const free = policies.filter((p) => p === "keep" || p === "recompute")
+  const fewest = Math.min(...budgets.map(rowsOf))
   const quick = (free.length === 0 ? policies : free).flatMap((policy) =>
-    budgets.filter((budget) => budget >= 512 || budget === budgets[0]).map((budget) => ({ budget, policy })),
+    budgets
+      .filter((budget) => (budget >= 512 || budget === budgets[0]) && rowsOf(budget) <= fewest * REPEATED)
+      .map((budget) => ({ budget, policy })),
   )
   // Ordered from what is fastest for tiny models to what is smallest; the last one is as fast as the first for others.
   quick.sort((a, b) => b.budget - a.budget)
@@ -195,7 +214,7 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
       for (const c of all) if (smallest === undefined || c.reading.peakBytes < smallest.reading.peakBytes) smallest = c
       chosen ??= all
         .filter(fits)
-        .map((c) => ({ c, cost: perToken(c) }))
+        .map((c) => ({ c, cost: cost(c) }))
         .sort((a, b) => a.cost - b.cost)[0]?.c
       if (chosen !== undefined) break
     }

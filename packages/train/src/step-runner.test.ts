@@ -6,6 +6,7 @@ import { backends } from "./internal/testing/backends.ts"
 import { examplesOf, goldenDir, readGolden, tinyFiles } from "./internal/testing/tiny.ts"
 import { makeTrainable } from "./model-files.ts"
 import { AdamW, parameterGroups } from "./optimizer.ts"
+import type { LogprobLoss } from "./objective.ts"
 import { scheduleFactor } from "./schedule.ts"
 import { sft, unitFromExample } from "./sft.ts"
 import { StepRunner } from "./step-runner.ts"
@@ -19,6 +20,17 @@ interface Case {
   readonly packing?: boolean
   /** Token budget: the rows of a step have 5 to 23 tokens. */
   readonly tokenBudget?: number
+  /** Computes the same loss from log-probs, between the passes. */
+  readonly host?: boolean
+}
+
+/** The cross-entropy as a function of log-probs. */
+const fromLogprobs: LogprobLoss = {
+  kind: "logprobs",
+  compute: ({ logprobs, normaliser }) => ({
+    loss: -logprobs.reduce((a, b) => a + b, 0) / normaliser,
+    dlogp: new Float64Array(logprobs.length).fill(-1 / normaliser),
+  }),
 }
 
 const train = async (engine: Engine, c: Case) => {
@@ -36,7 +48,7 @@ const train = async (engine: Engine, c: Case) => {
   makeTrainable(model, config)
   using optimizer = new AdamW(engine, parameterGroups(model, config), config)
   const runner = new StepRunner(model, optimizer, {
-    loss: sft.loss(undefined) as never,
+    loss: c.host === true ? fromLogprobs : (sft.loss(undefined) as never),
     policy: c.policy ?? "keep",
     packing: c.packing ?? true,
     tokenBudget: c.tokenBudget ?? 2048,
@@ -83,6 +95,14 @@ for (const backend of backends)
       { name: "a row each by budget", tokenBudget: 5, batches: 80 },
       { name: "unpacked", packing: false, batches: 80 },
     ]
+    for (const policy of ACTIVATION_POLICIES)
+      test(`from log-probs, ${policy}`, async () => {
+        for (const run of ["lora", "full"]) {
+          const { worst, worstNorm } = await train(engine, { model: "tied", run, policy, host: true })
+          expect(worst).toBeLessThan(limit(run))
+          expect(worstNorm).toBeLessThan(10 * limit(run))
+        }
+      })
     for (const policy of ACTIVATION_POLICIES)
       for (const { name, batches, ...split } of splits)
         test(`split: ${name}, ${policy}`, async () => {

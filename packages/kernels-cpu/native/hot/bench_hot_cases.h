@@ -142,7 +142,7 @@ static void bench_loss(Pool* pool) {
       print_rate(name, fraction_of_peak(pool, 4.0 * m * n * k, [&] { linearCrossEntropy(pool, nll.data(), dh.data(), nullptr, h.data(), w.data.data(), format, targets.data(), coef.data(), m, n, k, 0, 1); }), 0.75);
       if (m > 512) continue;
       snprintf(name, sizeof(name), "linearLogprobs %s m%lld v49152 h576", format_name(format), (long long)m);
-      print_rate(name, fraction_of_peak(pool, 2.0 * m * n * k, [&] { linearLogprobs(pool, nll.data(), lse.data(), nullptr, h.data(), w.data.data(), format, targets.data(), m, n, k, 0, 1); }), 0.75);
+      print_rate(name, fraction_of_peak(pool, 2.0 * m * n * k, [&] { linearLogprobs(pool, nll.data(), lse.data(), nullptr, nullptr, h.data(), w.data.data(), format, targets.data(), m, n, k, 0, 1); }), 0.75);
       snprintf(name, sizeof(name), "linearLogprobsBackward dh %s m%lld v49152 h576", format_name(format), (long long)m);
       print_rate(name, fraction_of_peak(pool, 4.0 * m * n * k, [&] { linearLogprobsBackward(pool, dh.data(), nullptr, coef.data(), lse.data(), nullptr, nullptr, h.data(), w.data.data(), format, targets.data(), m, n, k, 0, 1); }), 0.75);
       if (dw.empty()) continue;

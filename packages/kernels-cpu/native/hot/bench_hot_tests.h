@@ -342,7 +342,7 @@ static void test_loss(Pool* one, Pool* many) {
         if (want >= 2) check(name + " dw", got.data() + N + N * D, dw, 2e-5);
       }
       const Floats lp = on_both(name + " logprobs", one, many, Floats(static_cast<size_t>(3 * N), 9.0f), [&](Pool* p, Floats& o) {
-        linearLogprobs(p, o.data(), o.data() + N, o.data() + 2 * N, h.data(), w.data.data(), format, targets.data(), N, V, D, c.softcap, c.scale);
+        linearLogprobs(p, o.data(), o.data() + N, o.data() + 2 * N, nullptr, h.data(), w.data.data(), format, targets.data(), N, V, D, c.softcap, c.scale);
       });
       check(name + " logp", lp.data(), logp, 2e-5);
       check(name + " lse", lp.data() + N, lse, 2e-5);

@@ -136,11 +136,11 @@ static void linearCrossEntropy(Pool* pool, float* nll, float* dh, float* dw, con
   }
 }
 
-static void linearLogprobs(Pool* pool, float* logp, float* lse, float* entropy, const float* h, const void* w, int64_t format, const int32_t* targets,
-                           int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale) {
+static void linearLogprobs(Pool* pool, float* logp, float* lse, float* entropy, float* dh, const float* h, const void* w, int64_t format,
+                           const int32_t* targets, int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale) {
   if (rows <= 0 || vocab <= 0 || !targets_valid(pool, targets, rows, vocab, "linearLogprobs")) return;
   if (rows > SKINNY) {
-    stream_logprobs(pool, logp, lse, entropy, h, w, format, targets, rows, vocab, hidden, softcap, logitScale);
+    stream_logprobs(pool, logp, lse, entropy, dh, h, w, format, targets, rows, vocab, hidden, softcap, logitScale);
     return;
   }
   const float cap = static_cast<float>(softcap), scale = static_cast<float>(logitScale);
@@ -151,11 +151,14 @@ static void linearLogprobs(Pool* pool, float* logp, float* lse, float* entropy, 
     block_logits(pool, z, h + r0 * hidden, w, format, n, vocab, hidden);
     pool_for(pool, static_cast<int>(n), [&](int i, int) {
       const int64_t r = r0 + i;
-      const LogitsRow v = logits_row(z + i * vocab, vocab, targets[r], scale, cap, entropy != nullptr);
+      float* row = z + i * vocab;
+      const LogitsRow v = logits_row(row, vocab, targets[r], scale, cap, entropy != nullptr);
       lse[r] = v.lse;
       logp[r] = v.chosen - v.lse;
       if (entropy) entropy[r] = v.lse - v.mean;
+      if (dh) logits_gradient(row, vocab, targets[r], v.lse, -1.0f, 0.0f, 0.0f, scale, cap);
     });
+    if (dh) block_backward(pool, dh + r0 * hidden, nullptr, z, h + r0 * hidden, w, format, n, vocab, hidden);
   }
 }
 

@@ -235,8 +235,8 @@ static void stream_run(Pool* pool, const float* h, const void* w, int64_t format
   s.scale = static_cast<float>(logitScale);
   s.gradient = gradient;
   s.entropy = entropy;
-  s.parts = min_i(STREAM_PARTS, ceil_div(vocab, STREAM_VOCAB));
-  if (gradient) s.parts = max_i(1, min_i(s.parts, STREAM_BYTES / 4 / max_i(1, block * hidden)));
+  // The same parts with and without a gradient: so are then the sums.
+  s.parts = max_i(1, min_i(min_i(STREAM_PARTS, ceil_div(vocab, STREAM_VOCAB)), STREAM_BYTES / 4 / max_i(1, block * hidden)));
   if (gradient) s.o = static_cast<float*>(pool_shared(pool, SLOT_STREAM, static_cast<size_t>(s.parts * block * hidden) * 4));
   double* sums = static_cast<double*>(pool_shared(pool, SLOT_STREAM_ROWS, static_cast<size_t>(s.parts * block) * 20 + static_cast<size_t>(block) * 8 + 64));
   // More rows of tasks only where there are more threads than parts: it costs packing and changes no result.
@@ -286,13 +286,15 @@ static void stream_cross_entropy(Pool* pool, float* nll, float* dh, const float*
   });
 }
 
-static void stream_logprobs(Pool* pool, float* logp, float* lse, float* entropy, const float* h, const void* w, int64_t format, const int32_t* targets,
-                            int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale) {
-  stream_run(pool, h, w, format, targets, nullptr, rows, vocab, hidden, softcap, logitScale, false, entropy != nullptr, nullptr, nullptr, nullptr, [=](const Stream& s, int64_t r0, int64_t r) {
+static void stream_logprobs(Pool* pool, float* logp, float* lse, float* entropy, float* dh, const float* h, const void* w, int64_t format,
+                            const int32_t* targets, int64_t rows, int64_t vocab, int64_t hidden, double softcap, double logitScale) {
+  stream_run(pool, h, w, format, targets, nullptr, rows, vocab, hidden, softcap, logitScale, dh != nullptr, entropy != nullptr, nullptr, nullptr, nullptr,
+             [=](const Stream& s, int64_t r0, int64_t r) {
     const StreamSum sum = stream_sum(s, r);
     logp[r0 + r] = -stream_nll(s, sum, r);
     lse[r0 + r] = static_cast<float>(static_cast<double>(sum.m) + log(sum.all));
     if (entropy) entropy[r0 + r] = static_cast<float>(log(sum.all) - sum.weighted / sum.all);
+    if (dh) stream_gradient(s, sum, r, -1.0f, dh + (r0 + r) * hidden);
   });
 }
 

@@ -64,7 +64,9 @@ export const linearCrossEntropy = (h: Tensor, w: Tensor, targets: Tensor, coef: 
   return apply(h.engine, crossEntropyOp, head, [h, w, targets, coef])[0]!
 }
 
-// Inputs: h [rows, hidden], W [vocab, hidden], targets i32 [rows]. Outputs: logp [rows], entropy [rows]. Extra: lse [rows], entropy [rows].
+// Inputs: h [rows, hidden], W [vocab, hidden], targets i32 [rows]. Outputs: logp [rows], entropy [rows]. Extra: lse [rows], entropy [rows], d logp / d h [rows, hidden].
+// A log-prob's gradient by h is known as soon as the log-prob is, up to the factor that its loss will find: where W is not trained one pass over the vocabulary makes both,
+// and a second one is needed only for a gradient by the entropies.
 const logprobsOp: Op<HeadShape & { entropy: boolean }> = {
   name: "linearLogprobs",
   saves: () => [true, true, true],
@@ -72,10 +74,12 @@ const logprobsOp: Op<HeadShape & { entropy: boolean }> = {
     const [rows, hidden] = h!.shape as [number, number]
     const [logp, lse] = [engine.empty([rows]), engine.empty([rows])]
     const entropy = p.entropy ? engine.empty([rows]) : undefined
+    const slope = engine.tape !== undefined && h!.requiresGrad && !w!.requiresGrad ? engine.empty(h!.shape) : undefined
     engine.backend.kernels.linearLogprobs(
       logp.handle,
       lse.handle,
       handleOf(entropy),
+      handleOf(slope),
       h!.handle,
       w!.handle,
       weightFormat(w!.dtype).code,
@@ -86,9 +90,16 @@ const logprobsOp: Op<HeadShape & { entropy: boolean }> = {
       p.softcap,
       p.logitScale,
     )
-    return { outputs: entropy === undefined ? [logp] : [logp, entropy], extra: [lse, entropy] }
+    return { outputs: entropy === undefined ? [logp] : [logp, entropy], extra: [lse, entropy, slope] }
   },
   backward: ({ engine, params: p, saved, gradients, sink }) => {
+    const slope = saved(5)
+    if (slope !== undefined && gradients[1] === undefined) {
+      const [rows, hidden] = slope.shape as [number, number]
+      engine.backend.kernels.scaleRows(slope.handle, slope.handle, gradients[0]!.handle, rows, hidden, 0)
+      sink.give(0, slope)
+      return
+    }
     const [h, w, targets, lse] = [saved(0)!, saved(1)!, saved(2)!, saved(3)!]
     const dentropy = gradients[1]
     const entropy = dentropy === undefined ? undefined : saved(4)!

@@ -188,6 +188,21 @@ describe("gradients are those of finite differences in double precision", () => 
     await check([h, w], () => linearLogprobs(h, w, targets, { softcap: 3, logitScale: 1.3 }).logprobs)
     targets.dispose()
   })
+  test("log-probs over a frozen output layer, whose gradient the forward pass makes", async () => {
+    const h = leaf([4, 3])
+    const [w, targets] = [
+      engine.keep(
+        engine.from(
+          Float32Array.from({ length: 18 }, (_, i) => Math.sin(i)),
+          [6, 3],
+        ),
+      ),
+      engine.keep(engine.from(Int32Array.from([0, 5, 2, 2]))),
+    ]
+    await check([h], () => linearLogprobs(h, w, targets, { softcap: 3, logitScale: 1.3, entropy: true }).logprobs)
+    w.dispose()
+    targets.dispose()
+  })
   test("a checkpointed block inside a residual", async () => {
     const [x, w] = [leaf([4, 5]), leaf([5, 5])]
     await check([x, w], () =>

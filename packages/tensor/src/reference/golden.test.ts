@@ -101,7 +101,13 @@ describe("cross entropy against torch", () => {
       near(get(dh), expectedDh)
       near(get(dw), flat(item.dWeight))
       const [logp, lse, entropy] = [room(rows), room(rows), room(rows)]
-      backend.kernels.linearLogprobs(logp, lse, entropy, h, w, 0, targets, ...head)
+      const slope = room(rows * hidden)
+      backend.kernels.linearLogprobs(logp, lse, entropy, slope, h, w, 0, targets, ...head)
+      // The loss is the mean of -logp.
+      near(
+        get(slope).map((d) => -d / rows),
+        expectedDh,
+      )
       const expectedLogp = scored.map((i) => item.logprobs[i]!)
       near(get(logp), expectedLogp)
       const expectedEntropy = scored.map((i) => item.entropy[i]!)

@@ -150,17 +150,20 @@ export const lossKernels = (define: Define): Pick<RequiredKernels, Names> => ({
 
   linearLogprobs: define(
     "linearLogprobs",
-    (c, logp, lse, entropy, h, w, format, targets, rows, vocab, hidden, softcap, logitScale) => {
+    (c, logp, lse, entropy, dh, h, w, format, targets, rows, vocab, hidden, softcap, logitScale) => {
       const head = checkHead(c, h, w, format, rows, vocab, hidden, softcap, logitScale)
       const wanted = checkTargets(c, targets, rows, vocab)
       const out = c.floatOut("logp", logp, rows)
       const logs = c.floatOut("lse", lse, rows)
       const entropies = c.maybeFloatOut("entropy", entropy, rows)
+      const hiddenOut = c.maybeFloatOut("dh", dh, rows * hidden)
       for (let first = 0; first < rows; first += CHUNK) {
         const count = Math.min(CHUNK, rows - first)
         const logits = chunkLogits(head, first, count)
+        const chunkLogs = new Float64Array(count)
         for (let i = 0; i < count; i++) {
           const log = logSumExp(logits, i * vocab, vocab)
+          chunkLogs[i] = log
           logs[first + i] = log
           out[first + i] = logits[i * vocab + wanted[first + i]!]! - log
           if (entropies === undefined) continue
@@ -172,6 +175,21 @@ export const lossKernels = (define: Define): Pick<RequiredKernels, Names> => ({
           }
           entropies[first + i] = total
         }
+        if (hiddenOut === undefined) continue
+        const hiddenTotal = new Float64Array(count * hidden)
+        // logp is -nll.
+        addGradient(
+          head,
+          first,
+          count,
+          logits,
+          chunkLogs,
+          wanted,
+          new Float64Array(count).fill(-1),
+          hiddenTotal,
+          undefined,
+        )
+        hiddenOut.set(hiddenTotal, first * hidden)
       }
     },
   ),

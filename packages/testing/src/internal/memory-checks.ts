@@ -302,6 +302,7 @@ export const dataChecks: readonly (readonly [label: string, run: (backend: Backe
         zeros(b, 2),
         zeros(b, 2),
         NONE,
+        NONE,
         zeros(b, 8),
         zeros(b, 12),
         0,

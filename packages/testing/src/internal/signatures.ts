@@ -39,7 +39,7 @@ export const signatures: Record<keyof RequiredKernels, string> = {
   attentionBackward:
     "dq* dk* dv* dsinks? dout* out* lse* q* ldq# k* ldk# v* ldv# segments* count# tokens# heads# kvHeads# headDim# scale. window# softcap. sinks?",
   linearCrossEntropy: "nll* dh? dw? h* w* format# targets* coef? rows# vocab# hidden# softcap. logitScale.",
-  linearLogprobs: "logp* lse* entropy? h* w* format# targets* rows# vocab# hidden# softcap. logitScale.",
+  linearLogprobs: "logp* lse* entropy? dh? h* w* format# targets* rows# vocab# hidden# softcap. logitScale.",
   linearLogprobsBackward:
     "dh* dw? dlogp* lse* dentropy? entropy? h* w* format# targets* rows# vocab# hidden# softcap. logitScale.",
   divergence: "out* dz? zs* zt* coef? rows# vocab# beta. softcap. logitScale.",

@@ -102,16 +102,24 @@ export const lossCases: Cases<
   linearLogprobs: everyFormat(async (t, x, format) => {
     const { rows, vocab, hidden, softcap, logitScale } = x
     const [h, w, targets] = [t.floats(x.h), t.bytes(x.w.bytes), t.integers(x.targets)]
-    for (const wantsEntropy of [true, false]) {
+    const shape = [rows, vocab, hidden, softcap, logitScale] as const
+    for (const [wantsEntropy, wantsGradient] of [
+      [true, false],
+      [false, false],
+      [true, true],
+      [false, true],
+    ] as const) {
       const [logp, lse] = [t.output(rows), t.output(rows)]
       const entropy = wantsEntropy ? t.output(rows) : NONE
-      t.call("linearLogprobs", logp, lse, entropy, h, w, format, targets, rows, vocab, hidden, softcap, logitScale)
+      const dh = wantsGradient ? t.output(rows * hidden) : NONE
+      t.call("linearLogprobs", logp, lse, entropy, dh, h, w, format, targets, ...shape)
       const [exactLogp, exactLse] = [t.exact(logp), t.exact(lse)]
       await t.compare(logp, (i) => softmaxError(x) + 4 * F32 * (8 + Math.abs(exactLogp[i]!)), "logp")
       await t.compare(lse, (i) => softmaxError(x) + 4 * F32 * (8 + Math.abs(exactLse[i]!)), "lse")
       if (typeof entropy !== "number") {
         await t.compare(entropy, 2 * softmaxError(x) * (2 + Math.log(vocab) + largest(exactLse)), "entropy")
       }
+      if (typeof dh !== "number") await t.compare(dh, softmaxError(x) * slopeFactor(x) * gradientScale(x), "dh")
     }
   }),
 
@@ -120,7 +128,7 @@ export const lossCases: Cases<
     const [h, w, targets] = [t.floats(x.h), t.bytes(x.w.bytes), t.integers(x.targets)]
     const shape = [rows, vocab, hidden, softcap, logitScale] as const
     const [logp, freshLse, freshEntropy] = [t.output(rows), t.output(rows), t.output(rows)]
-    t.call("linearLogprobs", logp, freshLse, freshEntropy, h, w, format, targets, ...shape)
+    t.call("linearLogprobs", logp, freshLse, freshEntropy, NONE, h, w, format, targets, ...shape)
     const lse = t.floats(t.exact(freshLse))
     const entropies = t.exact(freshEntropy)
     const entropy = t.floats(entropies)
