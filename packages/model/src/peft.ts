@@ -56,21 +56,23 @@ export const peftConfig = (
     config.modulesToSave.length === 0 && !scoreHead ? null : [...config.modulesToSave, ...(scoreHead ? [SCORE] : [])],
 })
 
-/** Writes `adapter_config.json` and `adapter_model.safetensors`, which PEFT loads; tensors are f32. The folder must be the caller's to fill. */
+/** Writes `adapter_config.json` and `adapter_model.safetensors`, which PEFT loads; tensors are f32. The folder must be the caller's to fill. `scoreHead: false` leaves the model's head out. */
 export const savePeftAdapter = async (
   model: CausalLM,
   folder: string,
   config: LoraConfig,
   base: string,
+  options: { readonly scoreHead?: boolean } = {},
 ): Promise<void> => {
+  const hasHead = model.hasScoreHead && options.scoreHead !== false
   mkdirSync(folder, { recursive: true })
   const list: { name: string; tensor: Tensor }[] = model
     .trainables()
+    .filter(({ group }) => hasHead || group !== "head")
     .map(({ name, tensor, group }) => ({ name: group === "adapter" ? name : `base_model.model.${name}`, tensor }))
   const score = `base_model.model.${SCORE_WEIGHT}`
   // A head that is not trained any more belongs to the adapter all the same.
-  if (model.hasScoreHead && list.every(({ name }) => name !== score))
-    list.push({ name: score, tensor: model.scoreHead.tensor })
+  if (hasHead && list.every(({ name }) => name !== score)) list.push({ name: score, tensor: model.scoreHead.tensor })
   const tensors = await Promise.all(
     list.map(async ({ name, tensor }) => {
       const data = await model.engine.backend.memory.read(tensor.handle, 0, tensor.size * 4)
@@ -83,7 +85,7 @@ export const savePeftAdapter = async (
   const partial = [...model.linears.keys()].some(
     (p) => !targets.includes(p) && targets.some((t) => t.split(".").at(-1) === p.split(".").at(-1)),
   )
-  const written = peftConfig(partial ? { ...config, layers: [] } : config, targets, base, model.hasScoreHead)
+  const written = peftConfig(partial ? { ...config, layers: [] } : config, targets, base, hasHead)
   writeFileSync(join(folder, "adapter_config.json"), `${JSON.stringify(written, null, 2)}\n`)
 }
 

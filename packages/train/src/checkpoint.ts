@@ -73,11 +73,16 @@ const stored = (model: CausalLM, name: string, tensor: Tensor, dtype: "F32" | "U
   }
 }
 
-/** Writes the trained weights of a model by Hugging Face name, f32. */
-export const writeTrainedWeights = async (model: CausalLM, path: string): Promise<void> => {
+/** Writes the trained weights of a model by Hugging Face name, f32; a score head that was only a `critic` stays out. */
+export const writeTrainedWeights = async (
+  model: CausalLM,
+  path: string,
+  options: { readonly critic?: boolean } = {},
+): Promise<void> => {
+  const list = model.trainables().filter(({ group }) => options.critic !== true || group !== "head")
   await writeSafetensors(
     path,
-    model.trainables().map((t) => stored(model, t.name, t.tensor, "F32")),
+    list.map((t) => stored(model, t.name, t.tensor, "F32")),
   )
 }
 

@@ -52,14 +52,17 @@ export class TrainMeter implements Disposable {
     this.#model = files.build(new Engine(this.#backend))
     this.parameters = this.#model.parameterCount
     const built = live()
-    this.lora = makeTrainable(this.#model, config, config.adapter, { scoreHead: wantsScoreHead(loss), reference })
+    const sync = loss.kind === "logprobs" ? loss.syncReference : undefined
+    this.lora = makeTrainable(this.#model, config, config.adapter, {
+      scoreHead: wantsScoreHead(loss),
+      reference: reference && sync === undefined,
+    })
     const trainables = this.#model.trainables()
     const size = (group: string) =>
       trainables.filter((t) => t.group === group).reduce((n, t) => n + t.tensor.storage.bytes, 0)
     const attached = live()
     this.#optimizer = new AdamW(this.#model.engine, parameterGroups(this.#model, config), config)
     const optimizerBytes = live() - attached
-    const sync = loss.kind === "logprobs" ? loss.syncReference : undefined
     this.#reference = sync === undefined ? undefined : new SyncedReference(this.#model, sync)
     this.trainableParameters = trainables.reduce((n, t) => n + t.tensor.size, 0)
     this.adaptedLayers = [...this.#model.linears.values()].filter((l) => l.adapter !== undefined).length

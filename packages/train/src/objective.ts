@@ -150,6 +150,9 @@ export const wantsScoreHead = (loss: ObjectiveLoss): boolean =>
 /** True for losses that compare with a reference model. */
 export const wantsReference = (loss: ObjectiveLoss): boolean => loss.kind === "logprobs" && loss.reference === true
 
+/** True for losses whose score head is a critic: it helps to train the language model and is no part of what the run makes. */
+export const isCritic = (loss: ObjectiveLoss): boolean => loss.kind === "logprobs" && loss.values === true
+
 /** What an objective may use while it prepares rows. */
 export interface PrepareContext {
   /** Its own settings, decoded by `config`; undefined when it has none. */

@@ -17,9 +17,17 @@ const writeFolder = async (folder: string, fill: (temporary: string) => Promise<
   }
 }
 
-/** Writes the final adapter in PEFT form. Errors: SLOTH_DISK_FULL and the other codes of file errors; an earlier folder is unchanged then. */
-export const writeAdapterFolder = (model: CausalLM, folder: string, lora: LoraConfig, base: string): Promise<void> =>
-  writeFolder(folder, (temporary) => savePeftAdapter(model, temporary, lora, base))
+/** Writes the final adapter in PEFT form, without a score head that was only its critic. Errors: SLOTH_DISK_FULL and the other codes of file errors; an earlier folder is unchanged then. */
+export const writeAdapterFolder = (
+  model: CausalLM,
+  folder: string,
+  lora: LoraConfig,
+  base: string,
+  options: { readonly critic?: boolean } = {},
+): Promise<void> =>
+  writeFolder(folder, (temporary) =>
+    savePeftAdapter(model, temporary, lora, base, { scoreHead: options.critic !== true }),
+  )
 
 /** What `weights.json` beside fully trained weights says. */
 export interface TrainedWeightsInfo {
@@ -35,8 +43,13 @@ export interface TrainedWeightsInfo {
  * Writes fully trained weights: `model.safetensors` with every trained weight by its Hugging Face name, f32, and `weights.json` ({@link TrainedWeightsInfo}). Loading
  * means building the base model and replacing these tensors; an exporter adds configuration and tokenizer of the base.
  */
-export const writeWeightsFolder = (model: CausalLM, folder: string, info: TrainedWeightsInfo): Promise<void> =>
+export const writeWeightsFolder = (
+  model: CausalLM,
+  folder: string,
+  info: TrainedWeightsInfo,
+  options: { readonly critic?: boolean } = {},
+): Promise<void> =>
   writeFolder(folder, async (temporary) => {
-    await writeTrainedWeights(model, join(temporary, "model.safetensors"))
+    await writeTrainedWeights(model, join(temporary, "model.safetensors"), options)
     await writeFile(join(temporary, "weights.json"), `${JSON.stringify(info, null, 2)}\n`)
   })

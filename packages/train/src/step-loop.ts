@@ -12,7 +12,7 @@ import type { TrainConfig } from "./config.ts"
 import { evaluateUnits, type Evaluation } from "./evaluate.ts"
 import { peakResidentBytes } from "./internal/machine.ts"
 import { yieldToLoop } from "./internal/yield.ts"
-import type { ObjectiveLoss, TrainingUnit } from "./objective.ts"
+import { isCritic, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import type { Collected, Reuse, UnitSource } from "./online.ts"
 import type { AdamW } from "./optimizer.ts"
 import { writeAdapterFolder, writeWeightsFolder } from "./outputs.ts"
@@ -329,18 +329,19 @@ export class StepLoop {
     let adapter: string | undefined
     let weights: string | undefined
     const base = options.base ?? options.model.path
+    const critic = isCritic(this.#in.prepared.loss)
     if (status !== "interrupted") {
       if (lora !== undefined) {
         adapter = directory.paths.adapter
-        await writeAdapterFolder(model, adapter, lora, base)
+        await writeAdapterFolder(model, adapter, lora, base, { critic })
       } else {
         weights = join(root, "weights")
-        await writeWeightsFolder(model, weights, {
-          format: 1,
-          base,
-          fingerprint: options.model.fingerprint,
-          step: this.step,
-        })
+        await writeWeightsFolder(
+          model,
+          weights,
+          { format: 1, base, fingerprint: options.model.fingerprint, step: this.step },
+          { critic },
+        )
       }
     }
     const resumeCommand = status === "interrupted" ? `sloth train --resume --run ${shellPath(root)}` : undefined

@@ -16,7 +16,7 @@ export interface ReferenceSync {
 export const REFERENCE_FILE = "reference.bin"
 
 /**
- * A reference that follows the policy: a second state of the adapter. It begins as the base model; after every `every` steps each of its factors becomes
+ * A reference that follows the policy: a second state of the adapter. It begins as the base model, or as the adapter that the run starts from; after every `every` steps each of its factors becomes
  * mixup · policy + (1 - mixup) · reference. Passes of the reference run the one model with the state exchanged, which costs a copy of the adapter.
  * Source: Gorbatovski et al. 2024 (TR-DPO); TRL 1.13 mixes whole weights and takes no adapter.
  */
@@ -25,8 +25,8 @@ export class SyncedReference implements Disposable {
   readonly #sync: ReferenceSync
   readonly #pairs: readonly { readonly policy: Tensor; readonly reference: Tensor; readonly spare: Tensor }[]
 
-  /** For a model that is trainable already. */
-  constructor(model: CausalLM, sync: ReferenceSync) {
+  /** For a model that is trainable already; with `fromPolicy` it begins as the policy is now. */
+  constructor(model: CausalLM, sync: ReferenceSync, fromPolicy = false) {
     this.#model = model
     this.#sync = sync
     const { engine } = model
@@ -35,7 +35,7 @@ export class SyncedReference implements Disposable {
       if (group !== "adapter") return []
       const [reference, spare] = [engine.keep(engine.zeros(tensor.shape)), engine.keep(engine.zeros(tensor.shape))]
       // The inner factors begin as the policy's, so that mixed factors belong together; with the outer ones at 0 the adapter adds nothing.
-      if (!outer) kernels.copy(reference.handle, tensor.handle, tensor.size * 4)
+      if (!outer || fromPolicy) kernels.copy(reference.handle, tensor.handle, tensor.size * 4)
       return [{ policy: tensor, reference, spare }]
     })
   }

@@ -19,7 +19,14 @@ import { readTrainConfig, resolveTrainConfig, type TrainConfig } from "./config.
 import { hashUnits } from "./data.ts"
 import { residentBytes } from "./internal/machine.ts"
 import { makeTrainable, withAdapterSettings } from "./model-files.ts"
-import { decodeSettings, wantsReference, wantsScoreHead, type Objective, type TrainingUnit } from "./objective.ts"
+import {
+  decodeSettings,
+  isCritic,
+  wantsReference,
+  wantsScoreHead,
+  type Objective,
+  type TrainingUnit,
+} from "./objective.ts"
 import { isOnline, type OnlineObjective, type UnitSource } from "./online.ts"
 import { AdamW, parameterGroups } from "./optimizer.ts"
 import { writeAdapterFolder } from "./outputs.ts"
@@ -223,14 +230,15 @@ class Training<Row> {
         ...(this.#stored === undefined ? {} : { decided: storedPlan(this.#stored) }),
       })
       const adapterFolder = resumed?.manifest.kind === "adapter" ? resumed.entry.path : config.adapter
-      const lora = makeTrainable(model, config, adapterFolder, {
-        scoreHead: wantsScoreHead(prepared.loss),
-        reference: prepared.reference,
-      })
-      using optimizer = new AdamW(model.engine, parameterGroups(model, config), config)
       const { loss } = prepared
       const sync = loss.kind === "logprobs" ? loss.syncReference : undefined
-      using reference = sync === undefined ? undefined : new SyncedReference(model, sync)
+      const lora = makeTrainable(model, config, adapterFolder, {
+        scoreHead: wantsScoreHead(loss),
+        reference: prepared.reference && sync === undefined,
+      })
+      using optimizer = new AdamW(model.engine, parameterGroups(model, config), config)
+      using reference =
+        sync === undefined ? undefined : new SyncedReference(model, sync, comparesWithStart(config, prepared))
       if (resumed !== undefined) {
         restoreCheckpoint(resumed.entry.path, resumed.manifest, model, optimizer)
         restoreState(prepared, resumed.manifest)
@@ -370,7 +378,9 @@ class Training<Row> {
           ? {}
           : {
               saveAdapter: (folder: string) =>
-                writeAdapterFolder(model, folder, lora, options.base ?? options.model.path),
+                writeAdapterFolder(model, folder, lora, options.base ?? options.model.path, {
+                  critic: isCritic(prepared.loss),
+                }),
             }),
         signal,
         warn: (code, message, step, fields) => session.warn(code, message, step, fields),

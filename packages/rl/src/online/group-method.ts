@@ -29,6 +29,8 @@ export interface GroupMethod {
   readonly reuse: Reuse
   /** True where advantages need each token's KL divergence from the reference. */
   readonly needsKl: boolean
+  /** True where advantages need what a critic says of every token. */
+  readonly needsValues?: boolean
   /** Advantages of a rollout: one a completion, or one a token. `kl` has old - reference of every token, where it is needed. */
   advantages(
     scores: readonly (readonly (number | null)[])[],
@@ -36,7 +38,21 @@ export interface GroupMethod {
     groupSizes: readonly number[],
     lengths: readonly number[],
     kl: readonly Float64Array[] | undefined,
-  ): Omit<Advantages, "advantages"> & { readonly advantages: readonly (number | Float64Array)[] }
+    sampled: SampledFacts,
+  ): Omit<Advantages, "advantages"> & {
+    readonly advantages: readonly (number | Float64Array)[]
+    /** What a critic should have said of every token, where there is one. */
+    readonly returns?: readonly Float64Array[]
+  }
+}
+
+/** What is known of completions besides their rewards. */
+export interface SampledFacts {
+  /** 0 for tokens that do not count; all count when absent. */
+  readonly masks: readonly (Uint8Array | undefined)[]
+  readonly finish: readonly string[]
+  /** What the critic says before every token, where there is one. */
+  readonly values: readonly Float64Array[] | undefined
 }
 
 /** Optimizer steps that a rollout of the method feeds. */

@@ -147,12 +147,19 @@ export class GroupSource implements UnitSource<SampledUnit> {
     this.#sampler.weightsChanged()
     const sampled = await this.#sampler.sample(this.#heldOut, 1, requestSeed(config.seed, EVALUATION, 0), step)
     const run = await this.#sampler.judge(sampled)
+    // Only rewards are looked at.
+    const zeros = () => sampled.map(({ completion }) => new Float64Array(completion.tokens.length))
     const { rewards, metrics } = this.#method.advantages(
       run.scores,
       this.#weights,
       sampled.map(() => 1),
       sampled.map(({ completion }) => completion.tokens.length),
-      this.#method.needsKl ? sampled.map(({ completion }) => new Float64Array(completion.tokens.length)) : undefined,
+      this.#method.needsKl ? zeros() : undefined,
+      {
+        masks: sampled.map(({ completion }) => completion.mask),
+        finish: sampled.map(({ completion }) => completion.finishReason),
+        values: this.#method.needsValues === true ? zeros() : undefined,
+      },
     )
     const known = Array.from(rewards).filter((x) => !Number.isNaN(x))
     return {

@@ -1,14 +1,7 @@
-import type { ConfigSchema } from "@sloth/core"
-import type { CausalLM } from "@sloth/model"
-import type { LogprobLoss, OnlineObjective, Reuse, TrainConfig, TrainingUnit } from "@sloth/train"
-import type { PreferenceData, PreferenceOptions } from "../data/open.ts"
-import { openPrompts, type PromptExample } from "../data/prompts.ts"
 import { syncedReference } from "../internal/reference.ts"
 import { settingsError } from "../internal/settings.ts"
 import { groupAdvantages, reinforceAdvantages, rlooAdvantages, weightedRewards } from "./advantages.ts"
-import { cacheTokens, forecastUnits, pieces, rehearseRollout } from "./forecast.ts"
-import { checkRewards, type GroupMethod } from "./group-method.ts"
-import { GroupSource } from "./group-source.ts"
+import { groupObjective, rewardFigures } from "./group-objective.ts"
 import {
   GRPO_DEFAULTS,
   grpoSettingsSchema,
@@ -20,115 +13,7 @@ import {
   type RlooMethodSettings,
 } from "./grpo-settings.ts"
 import { policyObjectiveLoss, rlooObjectiveLoss } from "./policy-objective.ts"
-import type { SampledUnit } from "./sampled-unit.ts"
-
-/** A method that samples completions of prompts during training and learns from their rewards. */
-export interface GroupObjective<
-  Name extends string = string,
-  Config extends ConfigSchema = ConfigSchema,
-> extends OnlineObjective<PromptExample> {
-  readonly name: Name
-  readonly config: Config
-  /** Opens prompts, in files or given as objects. */
-  open(
-    source: string | readonly string[] | readonly object[],
-    options: PreferenceOptions,
-  ): Promise<PreferenceData<PromptExample>>
-}
-
-/** Settings that all these methods have. */
-type Common = Omit<GroupMethod, "name" | "dynamicSampling" | "reuse" | "needsKl" | "advantages"> & {
-  readonly numIterations: number
-  readonly stepsPerGeneration: number
-}
-
-const reuseOf = ({ numIterations, stepsPerGeneration }: Common): Reuse => ({
-  slices: stepsPerGeneration,
-  times: numIterations,
-})
-
-const groupObjective = <const Name extends string, Config extends ConfigSchema, Settings extends Common>(spec: {
-  readonly name: Name
-  readonly config: Config
-  loss(settings: Settings): LogprobLoss<SampledUnit>
-  /** The settings for completions that another program samples. */
-  elsewhere?(settings: Settings): Settings
-  /** Refuses settings that make no sense together. */
-  check?(settings: Settings): void
-  method(settings: Settings): Pick<GroupMethod, "dynamicSampling" | "needsKl" | "advantages">
-}): GroupObjective<Name, Config> => {
-  // Units of equal size are one object, also when pieces are cut from them.
-  const units = new Map<number, ReturnType<typeof forecastUnits>>()
-  const unitsOf = (maxCompletion: number) => {
-    const known = units.get(maxCompletion)
-    if (known !== undefined) return known
-    const made = forecastUnits(maxCompletion)
-    units.set(maxCompletion, made)
-    return made
-  }
-  const cut = (unit: TrainingUnit, tokenBudget: number): readonly TrainingUnit[] => {
-    // From the sizes of the unit back to what it was made of.
-    const first = unit.segments[0]!.length
-    const alone = unit.segments.length === 1
-    if (alone) return [unit]
-    const count = unit.segments.length - 1
-    const own = unit.segments[1]!.length
-    return pieces(first, own, count, tokenBudget).map((n) => unitsOf(own + 1)(first, n))
-  }
-  const objective: OnlineObjective<PromptExample, SampledUnit> &
-    Pick<GroupObjective<Name, Config>, "name" | "config" | "open"> = {
-    name: spec.name,
-    config: spec.config,
-    open: openPrompts,
-    // One unit a prompt, as large as its completions can become.
-    prepare: (rows, { settings }) => {
-      const { maxCompletionLength, numGenerations } = settings as Settings
-      const unit = unitsOf(maxCompletionLength)
-      return rows.map(({ tokens }) => unit(tokens.length, numGenerations)) as unknown as SampledUnit[]
-    },
-    loss: (settings) => spec.loss(settings as Settings),
-    online: {
-      reuse: (settings) => reuseOf(settings as Settings),
-      reference: (settings) => spec.method(settings as Settings).needsKl,
-      settings: (settings, rollout) =>
-        rollout?.elsewhere === true && spec.elsewhere !== undefined ? spec.elsewhere(settings as Settings) : settings,
-      check: (settings, rewards) => {
-        const { rewardWeights } = settings as Settings
-        checkRewards({ name: spec.name, ...(rewardWeights === undefined ? {} : { rewardWeights }) }, rewards)
-        spec.check?.(settings as Settings)
-      },
-      open: (rows, heldOut, context) => {
-        const settings = context.settings as Settings
-        return GroupSource.open(
-          { ...settings, name: spec.name, reuse: reuseOf(settings), ...spec.method(settings) },
-          rows,
-          heldOut,
-          context,
-        )
-      },
-      splitForecast: cut,
-      rehearse: (model: CausalLM, forecast, config: TrainConfig, settings) => {
-        const { maxCompletionLength, numGenerations, rolloutBatch, stepsPerGeneration, kvCache } = settings as Settings
-        const prompts = forecast.map(({ segments }) =>
-          segments.length === 1 ? segments[0]!.length - (maxCompletionLength - 1) : segments[0]!.length,
-        )
-        const atOnce = Math.min(rolloutBatch, config.batch * stepsPerGeneration * numGenerations)
-        rehearseRollout(model, {
-          kvCache,
-          atOnce,
-          promptTokens: prompts.reduce((n, length) => Math.max(n, length), 0),
-          cacheTokens: cacheTokens(prompts, {
-            completions: numGenerations,
-            maxCompletion: maxCompletionLength,
-            atOnce,
-            context: model.config.maxPositions,
-          }),
-        })
-      },
-    },
-  }
-  return objective as unknown as GroupObjective<Name, Config>
-}
+import { ppo } from "./ppo.ts"
 
 /** Refuses sampling ahead where its completions would not be corrected for, or could not be old enough. Errors: SLOTH_RL_SETTINGS. */
 const checkStaleness = (name: string, settings: GrpoSettings): void => {
@@ -253,13 +138,6 @@ const policy = <const Name extends string>(name: Name, defaults: GrpoDefaults) =
     }),
   })
 
-/** Figures of rewards that do not depend on what advantages are made of them. */
-const rewardFigures = (
-  scores: readonly (readonly (number | null)[])[],
-  weights: readonly number[],
-  groupSizes: readonly number[],
-) => groupAdvantages(scores, groupSizes, { scale: "none", aggregation: "sum_then_normalize", weights })
-
 /** GRPO (Shao et al. 2024) with TRL's settings and defaults: the loss is dapo unless told otherwise. */
 export const grpo = policy("grpo", GRPO_DEFAULTS)
 
@@ -359,4 +237,4 @@ export const reinforcePlusPlus = groupObjective<"reinforce++", typeof ReinforceS
 )
 
 /** The methods that learn from rewards of sampled completions. */
-export const onlineObjectives = [grpo, gspo, drGrpo, dapo, cispo, rloo, reinforcePlusPlus] as const
+export const onlineObjectives = [grpo, gspo, drGrpo, dapo, cispo, rloo, reinforcePlusPlus, ppo] as const

@@ -31,14 +31,14 @@ export interface PolicyObjectiveSettings extends Omit<PolicyLossSettings, "entro
 export const POLICY_OBJECTIVE_DEFAULTS: PolicyObjectiveSettings = { ...POLICY_LOSS_DEFAULTS, topEntropy: 1 }
 
 /** Completions and their tokens that count, for the normaliser of a step. */
-const sizeOf = ({ samples }: SampledUnit): number =>
+export const sampledSize = ({ samples }: SampledUnit): number =>
   packCounts(
     samples.length,
     samples.reduce((n, { mask, tokens }) => n + maskedCount(mask, tokens.length), 0),
   )
 
 /** The completions of a micro-batch in the form of the formulas. */
-const sequencesOf = (batch: LogprobBatch<SampledUnit>): PolicySequence[] =>
+export const sequencesOf = (batch: LogprobBatch<SampledUnit>): PolicySequence[] =>
   batch.units.flatMap(({ samples, completions }, u) =>
     samples.map((sample, k): PolicySequence => {
       const of = (values: Float32Array): Float64Array => pick(values, batch.starts[u]!, completions[k]!)
@@ -55,7 +55,7 @@ const sequencesOf = (batch: LogprobBatch<SampledUnit>): PolicySequence[] =>
   )
 
 /** Puts gradients, an array a completion, in their places. */
-const resultOf = (
+export const policyResultOf = (
   batch: LogprobBatch<SampledUnit>,
   { loss, gradients, entropyGradients, metrics }: PolicyResult,
 ): LogprobResult => {
@@ -108,10 +108,10 @@ export const policyObjectiveLoss = (given: Partial<PolicyObjectiveSettings> = {}
     reference: settings.beta !== 0,
     ...(temperature === undefined ? {} : { temperature }),
     entropy: true,
-    size: sizeOf,
+    size: sampledSize,
     ...(control === undefined ? {} : { state: control }),
     compute: (batch) => {
-      if (masked) requireWholeStep(batch, sizeOf, "An entropy mask")
+      if (masked) requireWholeStep(batch, sampledSize, "An entropy mask")
       const sequences = sequencesOf(batch)
       const totals = {
         ...unpackCounts(batch.normaliser),
@@ -119,7 +119,7 @@ export const policyObjectiveLoss = (given: Partial<PolicyObjectiveSettings> = {}
       }
       const top = masked ? entropyThreshold(sequences, topEntropy) : undefined
       const coef = control === undefined ? entropyCoef : control.weight(batch.step)
-      const result = resultOf(
+      const result = policyResultOf(
         batch,
         policyLoss(
           sequences,
@@ -152,6 +152,7 @@ export const rlooObjectiveLoss = (
 ): LogprobLoss<SampledUnit> => ({
   kind: "logprobs",
   ...(settings.temperature === undefined ? {} : { temperature: settings.temperature }),
-  size: sizeOf,
-  compute: (batch) => resultOf(batch, rlooLoss(sequencesOf(batch), settings, unpackCounts(batch.normaliser).rows)),
+  size: sampledSize,
+  compute: (batch) =>
+    policyResultOf(batch, rlooLoss(sequencesOf(batch), settings, unpackCounts(batch.normaliser).rows)),
 })

@@ -1,6 +1,6 @@
 import {
   buildMicroBatch,
-  readLogprobs,
+  hostOutputs,
   readReferenceLogprobs,
   splitUnits,
   type MicroBatch,
@@ -21,24 +21,25 @@ export const unitsOf = (groups: readonly SampledGroup[], stepTokens: number, tok
     sampledUnits(prompt, samples, row, tokenBudget).map((unit) => ({ ...unit, stepTokens })),
   )
 
-/** Log-probs of every completion of units, by the passes that training them makes: where nothing has changed since, the ratio is exactly 1. */
-const logprobsOf = async (
+/** Log-probs (and what else is read) of every completion of units, by the passes that training them makes: where nothing has changed since, the ratio is exactly 1. */
+const outputsOf = async (
   units: readonly SampledUnit[],
   { split, signal }: SourceContext,
-  read: (batch: MicroBatch) => Promise<Float32Array>,
-): Promise<Float64Array[]> => {
-  const found = new Map<SampledUnit, Float64Array[]>()
+  kinds: number,
+  read: (batch: MicroBatch) => Promise<readonly Float32Array[]>,
+): Promise<Float64Array[][]> => {
+  const found = new Map<SampledUnit, Float64Array[][]>()
   for (const indices of splitUnits(units, split)) {
     signal?.throwIfAborted()
     const batch = buildMicroBatch(indices.map((i) => units[i]!))
-    const logprobs = await read(batch)
+    const outputs = await read(batch)
     for (const [u, unit] of batch.units.entries())
       found.set(
         unit,
-        unit.completions.map((positions) => pick(logprobs, batch.starts[u]!, positions)),
+        outputs.map((values) => unit.completions.map((positions) => pick(values, batch.starts[u]!, positions))),
       )
   }
-  return units.flatMap((unit) => found.get(unit)!)
+  return Array.from({ length: kinds }, (_, k) => units.flatMap((unit) => found.get(unit)![k]!))
 }
 
 /** Advantages and masks of a rollout, and the log-probs that its updates compare with: those of the weights as they are now. */
@@ -51,7 +52,15 @@ export const advanceRollout = async (
   method: GroupMethod,
   context: SourceContext,
 ) => {
-  const { maskTruncated, numGenerations: count, reuse, needsKl, temperature, replayBuffer = 0 } = method
+  const {
+    maskTruncated,
+    numGenerations: count,
+    reuse,
+    needsKl,
+    needsValues = false,
+    temperature,
+    replayBuffer = 0,
+  } = method
   const plain = sampled.map(({ completion: { tokens, finishReason, logprobs, mask } }): SampledCompletion => ({
     tokens,
     advantage: 0,
@@ -68,27 +77,34 @@ export const advanceRollout = async (
   const numbers = slices.map((examples) => examples.map(() => at++))
   const old: (Float64Array | undefined)[] = sampled.map(() => undefined)
   const kl: Float64Array[] = []
+  const values: Float64Array[] = []
   // In the first and only update the policy is the one that is compared with: its ratio is 1 without having been computed. Groups that are kept meet later policies.
-  if (stepsOf(method) > 1 || needsKl || replayBuffer > 0)
+  if (stepsOf(method) > 1 || needsKl || needsValues || replayBuffer > 0)
     for (const groups of numbers) {
       const units = unitsOf(
         groups.map((g) => group(g, plain)),
         1,
         context.split.tokenBudget,
       )
-      const policy = await logprobsOf(units, context, async (batch) => {
-        const { logprobs } = await readLogprobs(context.model, batch, { temperature })
-        return logprobs
+      const [policy, critic] = await outputsOf(units, context, 2, async (batch) => {
+        const { logprobs, values: said } = await hostOutputs(
+          context.model,
+          batch,
+          { values: needsValues },
+          { temperature },
+        )
+        return [logprobs!, said ?? logprobs!]
       })
       const reference = needsKl
-        ? await logprobsOf(units, context, (batch) =>
-            readReferenceLogprobs(context.model, batch, context.reference, { temperature }),
-          )
+        ? await outputsOf(units, context, 1, async (batch) => [
+            await readReferenceLogprobs(context.model, batch, context.reference, { temperature }),
+          ])
         : undefined
       const start = (groups[0] ?? 0) * count
-      for (const [i, values] of policy.entries()) {
-        old[start + i] = values
-        if (reference !== undefined) kl[start + i] = values.map((x, t) => x - reference[i]![t]!)
+      for (const [i, logprobs] of policy!.entries()) {
+        old[start + i] = logprobs
+        if (needsValues) values[start + i] = critic![i]!
+        if (reference !== undefined) kl[start + i] = logprobs.map((x, t) => x - reference[0]![i]![t]!)
       }
     }
   const result = method.advantages(
@@ -97,11 +113,17 @@ export const advanceRollout = async (
     Array.from({ length: sampled.length / count }, () => count),
     plain.map(({ tokens }) => tokens.length),
     needsKl ? kl : undefined,
+    {
+      masks: plain.map(({ mask }) => mask),
+      finish: sampled.map(({ completion }) => completion.finishReason),
+      values: needsValues ? values : undefined,
+    },
   )
   const samples = plain.map((sample, i): SampledCompletion => ({
     ...sample,
     advantage: result.advantages[i]!,
     ...(old[i] === undefined ? {} : { old: old[i] }),
+    ...(result.returns === undefined ? {} : { value: values[i]!, returns: result.returns[i]! }),
   }))
   const tokens = samples.reduce((n, { mask, tokens: { length } }) => n + maskedCount(mask, length), 0)
   const rollout: StoredRollout = {

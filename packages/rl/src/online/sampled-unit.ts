@@ -11,6 +11,10 @@ export interface SampledCompletion {
   /** 0 for tokens that an environment wrote, or that must not count. */
   readonly mask?: Uint8Array
   readonly advantage: number | Float64Array
+  /** What the critic said before each token when the update began, where there is one. */
+  readonly value?: Float64Array
+  /** What it should have said. */
+  readonly returns?: Float64Array
 }
 
 /** Sampled completions of one prompt as one forest. */
@@ -56,7 +60,13 @@ export const sampledUnits = (
 
 const check = (prompt: ArrayLike<number>, sample: SampledCompletion, row: number, index: number): void => {
   const { length } = sample.tokens
-  const lengths = { old: sample.old, sampling: sample.sampling, mask: sample.mask } as const
+  const lengths = {
+    old: sample.old,
+    sampling: sample.sampling,
+    mask: sample.mask,
+    value: sample.value,
+    returns: sample.returns,
+  } as const
   const wrong = Object.entries(lengths).find(([, values]) => values !== undefined && values.length !== length)
   const advantages = typeof sample.advantage === "number" ? length : sample.advantage.length
   if (prompt.length > 0 && length > 0 && wrong === undefined && advantages === length) return

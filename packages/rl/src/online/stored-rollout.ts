@@ -34,23 +34,29 @@ interface Packed {
   readonly old?: string
   readonly sampling?: string
   readonly mask?: string
+  readonly value?: string
+  readonly returns?: string
 }
 
-const pack = ({ tokens, advantage, old, sampling, mask }: SampledCompletion): Packed => ({
+const pack = ({ tokens, advantage, old, sampling, mask, value, returns }: SampledCompletion): Packed => ({
   tokens: Array.from(tokens),
   advantage: packed(typeof advantage === "number" ? Float64Array.of(advantage) : advantage)!,
   each: typeof advantage !== "number",
   ...(old === undefined ? {} : { old: packed(old)! }),
   ...(sampling === undefined ? {} : { sampling: packed(sampling)! }),
   ...(mask === undefined ? {} : { mask: packed(mask)! }),
+  ...(value === undefined ? {} : { value: packed(value)! }),
+  ...(returns === undefined ? {} : { returns: packed(returns)! }),
 })
 
-const unpack = ({ tokens, advantage, each, old, sampling, mask }: Packed): SampledCompletion => ({
+const unpack = ({ tokens, advantage, each, old, sampling, mask, value, returns }: Packed): SampledCompletion => ({
   tokens,
   advantage: each ? doubles(advantage) : doubles(advantage)[0]!,
   ...(old === undefined ? {} : { old: doubles(old) }),
   ...(sampling === undefined ? {} : { sampling: doubles(sampling) }),
   ...(mask === undefined ? {} : { mask: bytesOf(mask) }),
+  ...(value === undefined ? {} : { value: doubles(value) }),
+  ...(returns === undefined ? {} : { returns: doubles(returns) }),
 })
 
 /** A group in a form that JSON keeps. */

@@ -1,6 +1,7 @@
 import type { OnlineObjective } from "@sloth/train"
 import type { PromptExample } from "../../data/prompts.ts"
 import { grpo } from "../../online/grpo.ts"
+import { ppo } from "../../online/ppo.ts"
 
 /** Methods that runs which get killed go by, with what has to come back after a restart. */
 export const variants: Readonly<
@@ -25,4 +26,5 @@ export const variants: Readonly<
     // Groups of two completions of two tokens are often equal in the reward.
     settings: { numGenerations: 2, maxCompletionLength: 2, replayBuffer: 5 },
   },
+  ppo: { objective: ppo, settings: { maxCompletionLength: 6, numIterations: 2, stepsPerGeneration: 2 } },
 }

@@ -1,0 +1,77 @@
+"""PPO's advantages, returns, losses and gradients on a small batch, in float64, by the formulas of TRL 1.10's PPOTrainer; and the divergences of TRL's GKDTrainer with their gradients. See README.md.
+"""
+
+import os
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import torch
+import trl
+from common import arr, header, num, write_json
+from trl.experimental.gkd import GKDTrainer
+
+torch.set_default_dtype(torch.float64)
+
+
+def wave(rows, cols, a, b, phase, scale=1.0):
+    return scale * torch.sin(a * torch.arange(rows).double()[:, None] + b * torch.arange(cols).double()[None, :] + phase)
+
+
+def whiten(x, shift=True):
+    w = (x - x.mean()) * torch.rsqrt(x.var() + 1e-8)
+    return w if shift else w + x.mean()
+
+
+def ppo(kl_estimator, whiten_rewards, gamma, lam):
+    n, t = 4, 5
+    old = -0.8 + wave(n, t, 0.7, 1.3, 0.0, 0.5)
+    ref = -0.9 + wave(n, t, 0.7, 1.3, 0.5, 0.5)
+    values = wave(n, t, 1.1, 0.4, 0.2, 0.6)
+    scores = torch.tensor([1.0, -0.5, 0.25, 2.0])
+    logr = ref - old
+    kl = -logr if kl_estimator == "k1" else logr.exp() - 1 - logr
+    rewards = -0.05 * kl
+    rewards[:, -1] += scores
+    if whiten_rewards:
+        rewards = whiten(rewards, shift=False)
+    last, out = torch.zeros(n), []
+    for k in reversed(range(t)):
+        following = values[:, k + 1] if k + 1 < t else torch.zeros(n)
+        delta = rewards[:, k] + gamma * following - values[:, k]
+        last = delta + gamma * lam * last
+        out.append(last)
+    advantages = torch.stack(out[::-1], 1)
+    returns = advantages + values
+    advantages = whiten(advantages)
+    new = (old + wave(n, t, 0.9, 1.7, 0.3, 0.35)).requires_grad_()
+    said = (values + wave(n, t, 0.5, 2.1, 0.1, 0.4)).requires_grad_()
+    clipped = torch.clamp(said, values - 0.2, values + 0.2)
+    a, b = (said - returns) ** 2, (clipped - returns) ** 2
+    vf = 0.5 * torch.max(a, b).mean()
+    ratio = torch.exp(new - old)
+    pg = torch.max(-advantages * ratio, -advantages * torch.clamp(ratio, 0.8, 1.2)).mean()
+    loss = pg + 0.1 * vf
+    dnew, dsaid = torch.autograd.grad(loss, [new, said])
+    return {
+        "klEstimator": kl_estimator, "whitenRewards": whiten_rewards, "gamma": gamma, "lambda": lam,
+        "old": arr(old.tolist(), 12), "reference": arr(ref.tolist(), 12), "values": arr(values.tolist(), 12), "scores": arr(scores.tolist()),
+        "policy": arr(new.tolist(), 12), "said": arr(said.tolist(), 12),
+        "advantages": arr(advantages.tolist(), 12), "returns": arr(returns.tolist(), 12), "policyLoss": num(pg.detach(), 12), "valueLoss": num(vf.detach(), 12), "loss": num(loss.detach(), 12),
+        "dpolicy": arr(dnew.tolist(), 12), "dvalues": arr(dsaid.tolist(), 12), "valueClipFraction": num((b > a).double().mean(), 12),
+    }
+
+
+def gkd(beta):
+    """One row a scored position, vocabulary of 7."""
+    student = wave(6, 7, 0.7, 0.9, 0.0, 2.0).requires_grad_()
+    teacher = wave(6, 7, 0.7, 0.9, 0.5, 2.0)
+    each = GKDTrainer.generalized_jsd_loss(student, teacher, beta=beta, reduction="none").sum(-1)
+    (d,) = torch.autograd.grad((each * (1 + torch.arange(6).double())).sum(), [student])
+    return {"beta": beta, "values": arr(each.tolist(), 12), "gradient": arr(d.tolist(), 12)}
+
+
+write_json("online.json", {
+    "header": header("online.py", trl=trl.__version__),
+    "ppo": [ppo("k1", False, 1.0, 0.95), ppo("k3", True, 0.9, 0.8)],
+    "gkd": [gkd(b) for b in (0, 0.1, 0.5, 1)],
+})
