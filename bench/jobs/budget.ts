@@ -1,33 +1,31 @@
 /**
- * One LoRA step of a model's shape with random weights under a memory budget, as the planner splits it. Prints the plan's forecast and what the process took. Options: --shape, --format,
- * --budget-mb, --rows, --length, --steps, --threads.
+ * Training of a model's shape with random weights under a memory budget, through `train`, planned as any run is. Prints the plan's forecast and what the process took. Options: --shape,
+ * --format, --method, --budget-mb, --rows, --length, --token-budget, --policy, --rank, --dropout, --full, --optimizer, --precision, --steps, --threads.
  */
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs"
+import { join } from "node:path"
 import { createCpuBackend } from "@sloth/kernels-cpu"
-import { attachLora, DEFAULT_LORA } from "@sloth/model"
-import { Engine } from "@sloth/tensor"
-import {
-  AdamW,
-  parameterGroups,
-  planUnits,
-  resolveTrainConfig,
-  StepRunner,
-  unitFromTokens,
-  type TrainModel,
-} from "@sloth/train"
 import { llamaFamily } from "@sloth/model-llama"
-import { peakResidentBytes } from "../lib/child.ts"
-import { choice, number, text } from "../lib/options.ts"
+import { dpo } from "@sloth/rl"
+import { Engine } from "@sloth/tensor"
+import { formatPlan, train, type TrainConfigInput, type TrainModel } from "@sloth/train"
+import { peakResidentBytes, root } from "../lib/child.ts"
+import { choice, flag, number, text } from "../lib/options.ts"
 import { evenRows } from "../lib/rows.ts"
 import { randomModel, SHAPES, type ShapeId } from "../lib/shapes.ts"
 
 const shape = choice("shape", Object.keys(SHAPES) as [ShapeId, ...ShapeId[]])
 const format = text("format") ?? "q4_0"
+const method = choice("method", ["sft", "dpo"])
 const memoryBudget = number("budget-mb", 1000) * 1e6
 const rows = number("rows", 4)
 const length = number("length", 512)
 const steps = number("steps", 1)
+const threads = number("threads", 2)
+const tokenBudget = number("token-budget", 0)
+const precision = choice("precision", ["f32", "bf16"])
 const raw = llamaFamily.fromHuggingFace(SHAPES[shape].config)
-const files: TrainModel = {
+const model: TrainModel = {
   name: SHAPES[shape].name,
   path: SHAPES[shape].name,
   fingerprint: "random",
@@ -35,52 +33,78 @@ const files: TrainModel = {
   config: raw,
   build: (engine) => randomModel(engine, shape, format),
 }
-const config = resolveTrainConfig({ batch: rows, steps, maxLength: length, memoryBudget })
-const units = evenRows(rows, length, raw.vocab).map((row, i) =>
-  unitFromTokens(Int32Array.from(row.tokens), () => true, i)!,
-)
-const backend = await createCpuBackend({ threads: number("threads", 2), memoryBudget })
-const engine = new Engine(backend)
-const loss = { kind: "cross-entropy" } as const
-const plan = await planUnits({
-  model: files,
-  config,
-  method: "sft",
-  loss,
-  units,
-  evaluationUnits: [],
-  memoryBytes: backend.device.memoryBytes,
-})
-const model = files.build(engine)
-attachLora(model, DEFAULT_LORA, 1)
-const optimizer = new AdamW(engine, parameterGroups(model, config), config)
-const runner = new StepRunner(model, optimizer, {
-  loss,
-  policy: plan.policy,
-  seed: 1,
-  maxGradNorm: 1,
-  tokenBudget: plan.tokenBudget,
-  packing: plan.packing,
-})
-const seconds: number[] = []
-const losses: number[] = []
-for (let step = 1; step <= steps; step++) {
-  const started = performance.now()
-  losses.push((await runner.run(step, units, 1)).loss)
-  await backend.synchronize()
-  seconds.push((performance.now() - started) / 1000)
+const config: TrainConfigInput = {
+  batch: rows,
+  steps,
+  maxLength: length,
+  memoryBudget,
+  precision,
+  saveEvery: 0,
+  order: "sequential",
+  policy: choice("policy", ["auto", "keep", "recompute", "checkpoint", "spill"]),
+  rank: number("rank", 16),
+  dropout: number("dropout", 0),
+  full: flag("full"),
+  optimizer: choice("optimizer", ["adamw", "adamw8bit"]),
+  ...(tokenBudget === 0 ? {} : { tokenBudget }),
 }
-console.log(
-  JSON.stringify({
-    tokens: rows * length,
-    seconds,
-    losses,
-    policy: plan.policy,
-    tokenBudget: plan.tokenBudget,
-    plannedBytes: plan.memory.peakBytes,
-    budgetBytes: memoryBudget,
-    peakRssBytes: peakResidentBytes(),
-    peakBufferBytes: backend.memory.stats().peakBytes,
-  }),
-)
+const texts = evenRows(rows * (method === "dpo" ? 2 : 1), length, raw.vocab).map(({ tokens, mask }, row) => ({
+  tokens: Int32Array.from(tokens),
+  mask: Uint8Array.from(mask),
+  scored: Uint8Array.from(mask),
+  row,
+}))
+const engine = new Engine(await createCpuBackend({ threads, memoryBudget, precision }))
+const runs = join(root, ".cache/bench")
+mkdirSync(runs, { recursive: true })
+const folder = mkdtempSync(join(runs, "budget-"))
+try {
+  const seconds: number[] = []
+  const losses: number[] = []
+  const options = {
+    engine,
+    model,
+    config,
+    // Measuring the machine would touch memory of its own.
+    measure: false,
+    run: join(folder, "run"),
+    onEvent: (event: { readonly type: string; readonly seconds?: number; readonly loss?: number }) => {
+      if (event.type !== "step") return
+      seconds.push(event.seconds!)
+      losses.push(event.loss!)
+    },
+  }
+  const { plan } =
+    method === "sft"
+      ? await train({ ...options, data: { examples: texts } })
+      : await train({
+          ...options,
+          objective: dpo,
+          data: {
+            examples: texts.slice(0, rows).map((chosen, row) => ({ chosen, rejected: texts[rows + row]!, row })),
+          },
+        })
+  if (flag("plan")) console.error(formatPlan(plan))
+  const { memory } = plan
+  console.log(
+    JSON.stringify({
+      tokens: texts.length * length,
+      seconds,
+      losses,
+      policy: plan.policy,
+      tokenBudget: plan.tokenBudget,
+      plannedBytes: memory.peakBytes,
+      budgetBytes: memoryBudget,
+      peakRssBytes: peakResidentBytes(),
+      plannedBufferBytes: memory.peakBytes - memory.reserveBytes - memory.runtimeBytes - memory.mappedBytes,
+      peakBufferBytes: engine.backend.memory.stats().peakBytes,
+      plannedTouchedBytes: memory.peakBytes - memory.runtimeBytes - memory.mappedBytes - 35e6,
+      cachedBytes: engine.backend.memory.stats().cachedBytes,
+      runtimeBytes: memory.runtimeBytes,
+      reserveBytes: memory.reserveBytes,
+    }),
+  )
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}
 process.exit(0)

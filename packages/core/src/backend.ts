@@ -87,6 +87,17 @@ export interface Memory {
   setBudget(bytes: number): void
 }
 
+/** How a backend lays out its buffers, without having any: for forecasts. */
+export interface MemoryModel {
+  /** Where a buffer would lie. */
+  alloc(bytes: number): number
+  free(address: number, bytes: number): void
+  /** Bytes of memory that buffers have ever lain in. */
+  touchedBytes(): number
+  /** Remembers the state; the function that comes back returns to it, once or often. */
+  save(): () => void
+}
+
 type H = BufferHandle
 
 /** The kernels that every backend has. `[a, b]` are shapes; all counts are elements unless they say bytes. */
@@ -539,4 +550,6 @@ export interface Backend extends Disposable {
    * Errors: SLOTH_BACKEND_CAPTURE when `body` writes, reads, synchronizes or captures.
    */
   capture(body: () => void): Program
+  /** A new model of how this backend lays out buffers; absent where they take what they ask for. */
+  readonly memoryModel?: () => MemoryModel
 }

@@ -1,5 +1,6 @@
 import { SlothError, type Backend, type BackendOptions, type Memory, type Precision } from "@sloth/core"
 
+import { arenaModel } from "./arena-model.ts"
 import { cpuInfo } from "./cpu-info.ts"
 import { loadAddon } from "./internal/loader.ts"
 import type { ErrorFactory, NativeMemory } from "./internal/native.ts"
@@ -160,6 +161,7 @@ export async function createCpuBackend(options: BackendOptions = {}): Promise<Ba
         [Symbol.dispose]: () => native.dropProgram(program),
       }
     },
+    memoryModel: arenaModel,
     [Symbol.dispose]: () => native.close(),
   }
 }

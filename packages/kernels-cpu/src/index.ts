@@ -1,3 +1,4 @@
+export * from "./arena-model.ts"
 export * from "./backend.ts"
 export * from "./cpu-info.ts"
 export * from "./plugin.ts"

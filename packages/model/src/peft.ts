@@ -73,12 +73,14 @@ export const savePeftAdapter = async (
   const score = `base_model.model.${SCORE_WEIGHT}`
   // A head that is not trained any more belongs to the adapter all the same.
   if (hasHead && list.every(({ name }) => name !== score)) list.push({ name: score, tensor: model.scoreHead.tensor })
-  const tensors = await Promise.all(
-    list.map(async ({ name, tensor }) => {
-      const data = await model.engine.backend.memory.read(tensor.handle, 0, tensor.size * 4)
-      return { name, dtype: "F32", shape: tensor.shape, bytes: data.length, data }
-    }),
-  )
+  // Read one after the other while the file is written: together they would be a copy of the adapter.
+  const tensors = list.map(({ name, tensor }) => ({
+    name,
+    dtype: "F32",
+    shape: tensor.shape,
+    bytes: tensor.size * 4,
+    data: () => model.engine.backend.memory.read(tensor.handle, 0, tensor.size * 4),
+  }))
   await writeSafetensors(join(folder, "adapter_model.safetensors"), tensors)
   const targets = [...model.linears].filter(([, l]) => l.adapter !== undefined).map(([p]) => p)
   // Where a name is adapted in some layers only, PEFT needs full paths.

@@ -1,4 +1,12 @@
-import { NONE, SlothError, type Backend, type BufferHandle, type Memory, type RequiredKernels } from "@sloth/core"
+import {
+  NONE,
+  SlothError,
+  type Backend,
+  type BufferHandle,
+  type Memory,
+  type MemoryModel,
+  type RequiredKernels,
+} from "@sloth/core"
 import { callRecorder } from "./call-recorder.ts"
 
 /** What a metered run would have cost. */
@@ -15,13 +23,17 @@ export interface MeterReading {
   readonly scratchBytes: number
   /** Size of the largest scratch file. */
   readonly scratchPeak: number
+  /** Bytes of memory that buffers have lain in, holes between them included; `peakBytes` without a memory model. */
+  readonly touchedBytes: number
 }
 
 /** A backend that holds and computes nothing: it counts. The planner runs the real model code on it, so that its forecast is the program's own arithmetic. */
 export interface MeterBackend extends Backend {
   reading(): MeterReading
-  /** Starts counting anew; live bytes stay. */
+  /** Starts counting anew; live bytes and what was touched stay. */
   restart(): void
+  /** Remembers what was touched; the function that comes back forgets what came since, except buffers that are still alive. None that was alive may be freed in between. */
+  save(): () => void
 }
 
 /** Creates a {@link MeterBackend}. Allocation sizes are rounded as `round` says (the CPU backend's size classes); reads give zeros. */
@@ -29,10 +41,22 @@ export const createMeterBackend = (
   options: {
     round?: (bytes: number) => number
     scratchBytes?: (kernel: string, args: readonly number[]) => number
+    /** How the backend that is planned for lays out buffers. */
+    model?: MemoryModel
   } = {},
 ): MeterBackend => {
   const round = options.round ?? ((bytes: number) => Math.ceil(bytes / 64) * 64)
-  const buffers = new Map<BufferHandle, { bytes: number; owned: number }>()
+  /** Memory that a buffer and its views share. */
+  interface Block {
+    readonly bytes: number
+    readonly owned: number
+    address: number
+    /** Number of the allocation. */
+    readonly born: number
+    references: number
+  }
+  const { model } = options
+  const buffers = new Map<BufferHandle, { readonly bytes: number; readonly block: Block }>()
   const layouts = new Map<BufferHandle, Int32Array>()
   let next = 1
   let live = 0
@@ -56,21 +80,30 @@ export const createMeterBackend = (
   const memory: Memory = {
     alloc: (bytes) => {
       const owned = round(bytes)
-      buffers.set(next, { bytes, owned })
+      buffers.set(next, {
+        bytes,
+        block: { bytes, owned, address: model?.alloc(bytes) ?? 0, born: next, references: 1 },
+      })
       live += owned
       peak = Math.max(peak, live)
       return next++
     },
     view: (parent, _offset, bytes) => {
       size(parent)
-      buffers.set(next, { bytes, owned: 0 })
+      const { block } = buffers.get(parent)!
+      block.references++
+      buffers.set(next, { bytes, block })
       return next++
     },
     free: (h) => {
       size(h)
-      live -= buffers.get(h)!.owned
+      const { block } = buffers.get(h)!
       buffers.delete(h)
       layouts.delete(h)
+      // A view keeps the memory of its buffer.
+      if (--block.references > 0) return
+      live -= block.owned
+      if (block.owned > 0) model?.free(block.address, block.bytes)
     },
     bytes: size,
     write: (h, data) => {
@@ -81,7 +114,7 @@ export const createMeterBackend = (
     read: (h, _offset, bytes) => Promise.resolve(new Uint8Array(bytes ?? size(h))),
     mapFile: (_path, _offset, bytes) => {
       mapped += bytes
-      buffers.set(next, { bytes, owned: 0 })
+      buffers.set(next, { bytes, block: { bytes, owned: 0, address: 0, born: next, references: 1 } })
       return next++
     },
     scratch: () => {
@@ -199,7 +232,25 @@ export const createMeterBackend = (
       return Promise.resolve()
     },
     capture: recorder.capture,
-    reading: () => ({ peakBytes: peak, flops, elementwiseBytes: moved, calls, scratchBytes, scratchPeak }),
+    reading: () => ({
+      peakBytes: peak,
+      flops,
+      elementwiseBytes: moved,
+      calls,
+      scratchBytes,
+      scratchPeak,
+      touchedBytes: model?.touchedBytes() ?? peak,
+    }),
+    save: () => {
+      const restore = model?.save()
+      const last = next
+      return () => {
+        restore?.()
+        const kept = new Set(Array.from(buffers.values(), ({ block }) => block))
+        for (const block of kept)
+          if (block.born >= last && block.owned > 0) block.address = model?.alloc(block.bytes) ?? 0
+      }
+    },
     restart: () => {
       peak = live
       flops = moved = calls = scratchBytes = scratchPeak = 0

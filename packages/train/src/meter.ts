@@ -3,7 +3,7 @@ import { createMeterBackend, Engine, type ActivationPolicy, type MeterBackend, t
 import type { TrainConfig } from "./config.ts"
 import { crossEntropyPass, disposeOutputs, frozenOutputs, recordedOutputs } from "./forward.ts"
 import { wantedOutputs } from "./host-loss.ts"
-import { buildMicroBatch } from "./micro-batch.ts"
+import { buildMicroBatch, type MicroBatch } from "./micro-batch.ts"
 import { makeTrainable, type TrainModel } from "./model-files.ts"
 import { wantsScoreHead, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import { SyncedReference } from "./synced-reference.ts"
@@ -77,16 +77,21 @@ export class TrainMeter implements Disposable {
   }
 
   /**
-   * What a micro-batch of these units costs in the middle of a step, when gradients exist already: `peakBytes` is the largest number of live bytes, standing memory included. `split` says
-   * that the step has other micro-batches, for which losses that gather run another forward pass.
+   * What a micro-batch of these units costs: `peakBytes` is the largest number of live bytes, standing memory included. `split` says that the step has other micro-batches: gradients
+   * exist already then, and losses that gather run another forward pass. `others` are micro-batches that come in between: they leave their holes, which `touchedBytes` counts.
    */
-  measure(units: readonly TrainingUnit[], policy: ActivationPolicy, split = false): MeterReading {
-    const batch = buildMicroBatch(units)
+  measure(
+    units: readonly TrainingUnit[],
+    policy: ActivationPolicy,
+    split = false,
+    others: readonly (readonly TrainingUnit[])[] = [],
+  ): MeterReading {
+    const batches = [units, ...others].map((some) => buildMicroBatch(some))
     const { engine } = this.#model
     const dropout = { seed: 0, step: 1 }
-    const pass = () => {
+    const pass = (batch: MicroBatch) => {
       if (this.#loss.kind === "cross-entropy") {
-        const sums = engine.keep(engine.zeros([1], "f64"))
+        const sums = engine.keep(engine.zeros([batches.length + this.#optimizer.parameters.length], "f64"))
         crossEntropyPass(
           this.#model,
           batch,
@@ -115,11 +120,17 @@ export class TrainMeter implements Disposable {
       )
       disposeOutputs(outputs)
     }
-    pass()
+    const forget = this.#backend.save()
+    for (const batch of batches) {
+      pass(batch)
+      // The update takes them.
+      if (!split) this.#model.clearGradients()
+    }
     this.#backend.restart()
-    pass()
+    pass(batches[0]!)
     const reading = this.#backend.reading()
     this.#model.clearGradients()
+    forget()
     return reading
   }
 

@@ -43,6 +43,7 @@ describe("the forecast of memory", () => {
     keep: { policy: "keep" },
     recompute: { policy: "recompute" },
     checkpoint: { policy: "checkpoint" },
+    spill: { policy: "spill" },
     "small micro-batches": { policy: "keep", tokenBudget: 130 },
     unpacked: { policy: "keep", packing: false },
     "8-bit states": { policy: "keep", optimizer: "adamw8bit", modulesToSave: ["embed_tokens"] },
@@ -65,6 +66,8 @@ describe("the forecast of memory", () => {
       const forecast = memory.peakBytes - memory.runtimeBytes - memory.reserveBytes - memory.mappedBytes
       expect(forecast).toBeGreaterThanOrEqual(peakBytes)
       expect(forecast).toBeLessThan(peakBytes * 1.08)
+      const { spillBytes } = result.plan.disk
+      expect(spillBytes !== undefined).toBe(config.policy === "spill")
       expect(memory.gradientBytes).toBe(result.plan.trainableParameters * 4)
     })
 })
@@ -79,8 +82,8 @@ describe("the choice of policy and split", () => {
     const { peakBytes, reserveBytes } = (await planned(1e12)).memory
     const seen: string[] = []
     // The reserve is larger than this small model; the steps are of what varies.
-    for (let live = peakBytes - reserveBytes; ; live *= 0.92) {
-      const budget = live * 1.1 + 35e6 + 1
+    for (let live = peakBytes - reserveBytes; ; live *= 0.96) {
+      const budget = live + reserveBytes
       try {
         const { policy, tokenBudget, memory } = await planned(budget)
         expect(memory.peakBytes).toBeLessThanOrEqual(budget)
@@ -159,6 +162,15 @@ describe("the choice of policy and split", () => {
     expect(again.flopsPerStep).toBe(keep.flopsPerStep)
     expect(again.memory.activationBytes).toBeLessThan(keep.memory.activationBytes)
     expect(blocks.memory.activationBytes).toBeLessThan(again.memory.activationBytes)
+    const disk = await plan({ policy: "spill" }, true)
+    expect(disk.memory.activationBytes).toBeLessThan(blocks.memory.activationBytes)
+    // The results of attention are taken from the disk instead of being computed again.
+    expect(disk.flopsPerStep).toBeLessThan(blocks.flopsPerStep)
+    expect(disk.disk.neededBytes - blocks.disk.neededBytes).toBe(disk.disk.spillBytes!)
+    expect(formatPlan(disk)).toMatch(/wait on disk/)
+    expect(formatPlan(disk)).toMatch(
+      /activations [\d.]+ [KM]B \([\d.]+ [KM]B written and read a step at [\d.]+ [KMG]B\/s\)/,
+    )
   })
 })
 
@@ -182,6 +194,17 @@ describe("refusals before the start", () => {
   test("a disk too small for the checkpoints", async () => {
     const huge = { keepCheckpoints: Number.MAX_SAFE_INTEGER, steps: 10 ** 9, saveEvery: 1 }
     expect((await refused(plan(huge))).code).toBe("SLOTH_PLAN_DISK")
+  })
+
+  test("a disk too small for the activations", async () => {
+    const { memory, disk } = await plan({ policy: "spill" })
+    expect(memory.peakBytes).toBeGreaterThan(0)
+    const error = await refused(
+      plan({ policy: "spill", steps: 10 ** 9, saveEvery: 1, keepCheckpoints: Number.MAX_SAFE_INTEGER }),
+    )
+    expect(error.code).toBe("SLOTH_PLAN_DISK")
+    expect(error.message).toContain("activations that memory has no room for")
+    expect(disk.spillBytes).toBeGreaterThan(0)
   })
 
   test("targets that match nothing and a rank that does not fit", async () => {

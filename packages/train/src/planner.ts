@@ -23,9 +23,8 @@ const LONGEST_WHOLE = 2048
 /** Rows that a split may compute more often than another and still count as fast as that. */
 const REPEATED = 1.1
 
-// Beside live bytes and the runtime before the model: holes between the buffers of a pass (43 MB beside 373 MB of activations over steps of uneven rows), scratch of
-// the kernels and what the process grows by (20 to 35 MB). Measured on models of 135, 494 and 1,236 M parameters.
-const reserveOf = (activationBytes: number): number => Math.ceil(activationBytes * 0.1) + 35e6
+// What is neither a buffer nor there before the model: scratch of the kernels, and what the process grows by (compiled code, the heap, the event log).
+const GROWTH_BYTES = 35e6
 
 /**
  * Activations that a plan takes without asking whether less would do: measured on a model of 135 M parameters, time per token is the same from 512 tokens a micro-batch
@@ -35,6 +34,9 @@ const COMFORTABLE_BYTES = 384e6
 
 // A typical machine, for choosing among plans: the choice must not depend on what was measured, or two equal runs could differ in their last bits.
 const TYPICAL = { flopsPerSecond: 1e11, bytesPerSecond: 1e10, secondsPerCall: 2e-5, diskBytesPerSecond: 5e8 }
+
+/** Micro-batches of the first step that are metered before the largest: holes come from steps of uneven rows, and most of them from the first few. */
+const MICRO_BATCHES_BETWEEN = 4
 
 /** What the planner looks at. */
 export interface PlanInput {
@@ -144,11 +146,22 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
   // Completions that share a prompt repeat it in every piece that a group is cut into: a smaller budget can mean more rows.
   const rowsOf = (tokenBudget: number): number => cut(tokenBudget).reduce((n, u) => n + u.tokens.length, 0)
 
-  const measured = (tokenBudget: number, policy: ActivationPolicy): Candidate => ({
-    tokenBudget,
-    policy,
-    reading: meter.measure(largestMicroBatch(cut(tokenBudget), config.batch, tokenBudget, packing), policy),
-  })
+  const positions = new StepPositions(units.length, config, online?.reuse)
+  const firstRows = Array.from(positions.indices(1), (i) => units[i]!)
+  const measured = (tokenBudget: number, policy: ActivationPolicy): Candidate => {
+    const all = cut(tokenBudget)
+    const largest = largestMicroBatch(all, config.batch, tokenBudget, packing)
+    const sizes = all.map((u) => u.tokens.length).sort((a, b) => b - a)
+    const inOne =
+      config.batch === 1 || (packing && sizes.slice(0, config.batch).reduce((a, b) => a + b, 0) <= tokenBudget)
+    const rows = cut(tokenBudget, firstRows)
+    const others = splitUnits(rows, { tokenBudget, packing }).map((indices) => indices.map((i) => rows[i]!))
+    return {
+      tokenBudget,
+      policy,
+      reading: meter.measure(largest, policy, others.length > 1 || !inOne, others.slice(0, MICRO_BATCHES_BETWEEN)),
+    }
+  }
   const { rewardBytes = 0 } = input
   const memoryOf = ({ reading }: Candidate): MemoryPlan => {
     const trainingBytes = Math.max(reading.peakBytes, held)
@@ -156,7 +169,8 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
     const rolloutBytes =
       rolloutPeak === undefined ? undefined : Math.max(0, rolloutPeak - held + standing.gradientBytes)
     const liveBytes = Math.max(trainingBytes, held + (rolloutBytes ?? 0))
-    const reserveBytes = reserveOf(liveBytes - held)
+    // Buffers of unequal size leave holes between them.
+    const reserveBytes = Math.max(0, reading.touchedBytes - liveBytes) + GROWTH_BYTES
     return {
       ...standing,
       activationBytes: trainingBytes - held,
@@ -235,7 +249,6 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
     })
   }
 
-  const positions = new StepPositions(units.length, config, online?.reuse)
   const split = { tokenBudget: chosen.tokenBudget, packing }
   const sample = sampleSteps(meter, units, positions, split, chosen.policy, (some) => cut(split.tokenBudget, some))
   const memory = memoryOf(chosen)

@@ -275,6 +275,8 @@ export class StepLoop {
       )
     const folder = directory.checkpointPath(this.step)
     const started = performance.now()
+    // Tensors pass through host memory on their way to the file; what the passes have left behind makes room for it.
+    model.engine.backend.memory.trim()
     let bytes: number
     try {
       bytes = await saveCheckpoint(

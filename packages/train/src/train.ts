@@ -30,6 +30,7 @@ import {
 import { isOnline, type OnlineObjective, type UnitSource } from "./online.ts"
 import { AdamW, parameterGroups } from "./optimizer.ts"
 import { writeAdapterFolder } from "./outputs.ts"
+import type { MeterOptions } from "./meter.ts"
 import type { RunPlan } from "./plan.ts"
 import { planUnits } from "./planner.ts"
 import { StepPositions } from "./position.ts"
@@ -66,6 +67,12 @@ const prepare = async <Row>(options: PlanOptions<Row>): Promise<Prepared> => {
     units,
     evaluationUnits,
   }
+}
+
+/** Forecasts lay buffers out as the engine's backend does. */
+const meterOf = ({ backend }: Engine): MeterOptions => {
+  const model = backend.memoryModel?.()
+  return model === undefined ? {} : { model }
 }
 
 /** What the planner has to know of a method that makes its units during the run. */
@@ -152,7 +159,7 @@ export const planRun = async <Row = Example>(
     runtimeBytes,
     ...(directory === undefined ? {} : { directory }),
     ...(model === undefined ? {} : { measure: model }),
-    ...(options.meter === undefined ? {} : { meter: options.meter }),
+    meter: options.meter ?? meterOf(options.engine),
   })
 }
 
@@ -226,7 +233,7 @@ class Training<Row> {
         runtimeBytes,
         directory: this.#directory?.paths.root ?? options.run ?? config.run ?? ".",
         ...(options.measure === false ? {} : { measure: model }),
-        ...(options.meter === undefined ? {} : { meter: options.meter }),
+        meter: options.meter ?? meterOf(options.engine),
         ...(this.#stored === undefined ? {} : { decided: storedPlan(this.#stored) }),
       })
       const adapterFolder = resumed?.manifest.kind === "adapter" ? resumed.entry.path : config.adapter
