@@ -163,6 +163,14 @@ SLOTH_NOINLINE void pack_transposed(const uint8_t* w, int64_t rowBytes, int64_t 
       }
       if (n < VW) memset(t, 0, sizeof(t));
       const uint8_t* src = w + (n0 + first) * rowBytes + format_offset<F>(k0);
+#if defined(SLOTH_SIMD_AVX512)
+      if constexpr (Columns<F>::SCALE > 0) {
+        if (n == VW) {
+          decode_columns<F>(src, rowBytes, kc, dst, NR);
+          continue;
+        }
+      }
+#endif
       int64_t k = 0;
       for (; k + 32 <= kc; k += 32, src += F::BYTES32) {
         for (int64_t r = 0; r < n; r++) {

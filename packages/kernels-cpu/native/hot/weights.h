@@ -217,6 +217,121 @@ struct FormatQ4_1 {
   }
 };
 
+#if defined(SLOTH_SIMD_AVX512)
+// Blocks of 16 rows decoded column by column, lane r for row r: quants are transposed in groups of four bytes, several times fewer than floats, and decoded behind it. The
+// values are those of decode32.
+//
+// SCALE   bytes of a block's scales; 0: the format has no columns
+// begin   one block; its scales were gathered by column_scales some time before, because a vector load has to wait for the stores that fill it
+// half    must be called before the elements 0..15 (0) and 16..31 (1)
+// column  element 4 * quarter + m of that half
+template <class F>
+struct Columns {
+  static const int SCALE = 0;
+};
+
+// w[i]: lane r holds the bytes 4 * i .. 4 * i + 3 of row r.
+SLOTH_INLINE void word_columns(const uint8_t* p, int64_t rowBytes, __m512i* w) {
+  __m512i z[4];
+  SLOTH_UNROLL
+  for (int q = 0; q < 4; q++) {
+    const uint8_t* row = p + q * rowBytes;
+    z[q] = _mm512_castsi128_si512(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row)));
+    z[q] = _mm512_inserti32x4(z[q], _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 4 * rowBytes)), 1);
+    z[q] = _mm512_inserti32x4(z[q], _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 8 * rowBytes)), 2);
+    z[q] = _mm512_inserti32x4(z[q], _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 12 * rowBytes)), 3);
+  }
+  const __m512i a = _mm512_unpacklo_epi32(z[0], z[1]), b = _mm512_unpackhi_epi32(z[0], z[1]);
+  const __m512i c = _mm512_unpacklo_epi32(z[2], z[3]), d = _mm512_unpackhi_epi32(z[2], z[3]);
+  w[0] = _mm512_unpacklo_epi64(a, c);
+  w[1] = _mm512_unpackhi_epi64(a, c);
+  w[2] = _mm512_unpacklo_epi64(b, d);
+  w[3] = _mm512_unpackhi_epi64(b, d);
+}
+SLOTH_INLINE vf half_scales(const uint8_t* scales) { return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(scales))); }
+
+template <>
+struct Columns<FormatQ4_0> {
+  static const int SCALE = 2;
+  __m512i w[4];
+  vf d, table;
+  SLOTH_INLINE void begin(Columns& s, const uint8_t* p, int64_t rowBytes, const uint8_t* scales) {
+    s.d = half_scales(scales);
+    s.table = vsub(viota(), vset(8.0f));
+    word_columns(p + 2, rowBytes, s.w);
+  }
+  SLOTH_INLINE void half(Columns& s, const uint8_t*, int64_t, int64_t which) {
+    if (which == 0) return;
+    SLOTH_UNROLL
+    for (int i = 0; i < 4; i++) s.w[i] = _mm512_srli_epi32(s.w[i], 4);
+  }
+  // The permutation reads only the low four bits of each lane.
+  SLOTH_INLINE vf column(const Columns& s, int quarter, int m) { return vmul(_mm512_permutexvar_ps(_mm512_srli_epi32(s.w[quarter], 8 * m), s.table), s.d); }
+};
+template <>
+struct Columns<FormatQ4_1> {
+  static const int SCALE = 4;
+  __m512i w[4];
+  vf d, m, table;
+  SLOTH_INLINE void begin(Columns& s, const uint8_t* p, int64_t rowBytes, const uint8_t* scales) {
+    const __m512i both = _mm512_load_si512(scales);
+    s.d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(both));
+    s.m = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)));
+    s.table = viota();
+    word_columns(p + 4, rowBytes, s.w);
+  }
+  SLOTH_INLINE void half(Columns& s, const uint8_t*, int64_t, int64_t which) {
+    if (which == 0) return;
+    SLOTH_UNROLL
+    for (int i = 0; i < 4; i++) s.w[i] = _mm512_srli_epi32(s.w[i], 4);
+  }
+  SLOTH_INLINE vf column(const Columns& s, int quarter, int m) { return vfma(_mm512_permutexvar_ps(_mm512_srli_epi32(s.w[quarter], 8 * m), s.table), s.d, s.m); }
+};
+template <>
+struct Columns<FormatQ8_0> {
+  static const int SCALE = 2;
+  __m512i w[4], mask;
+  vf d;
+  SLOTH_INLINE void begin(Columns& s, const uint8_t*, int64_t, const uint8_t* scales) {
+    // Bytes are converted where they lie in the top of a word: 2^24 times too large.
+    s.d = vmul(half_scales(scales), vset(0x1p-24f));
+    s.mask = _mm512_set1_epi32(static_cast<int>(0xff000000u));
+  }
+  SLOTH_INLINE void half(Columns& s, const uint8_t* p, int64_t rowBytes, int64_t which) { word_columns(p + 2 + 16 * which, rowBytes, s.w); }
+  SLOTH_INLINE vf column(const Columns& s, int quarter, int m) {
+    return vmul(_mm512_cvtepi32_ps(_mm512_and_si512(_mm512_slli_epi32(s.w[quarter], 24 - 8 * m), s.mask)), s.d);
+  }
+};
+
+// Scales of `blocks` blocks of 16 rows: block b at out + b * 16 * SCALE.
+template <class F>
+SLOTH_INLINE void column_scales(const uint8_t* p, int64_t rowBytes, int64_t blocks, uint8_t* out) {
+  const int SCALE = Columns<F>::SCALE;
+  for (int64_t r = 0; r < 16; r++) {
+    for (int64_t b = 0; b < blocks; b++) memcpy(out + (b * 16 + r) * SCALE, p + r * rowBytes + b * F::BYTES32, SCALE);
+  }
+}
+// kc elements (whole blocks) of 16 rows: element k into out + k * stride.
+template <class F>
+SLOTH_INLINE void decode_columns(const uint8_t* p, int64_t rowBytes, int64_t kc, float* out, int64_t stride) {
+  alignas(64) uint8_t scales[16 * 16 * 4];
+  for (int64_t from = 0; from < kc / 32; from += 16) {
+    const int64_t blocks = kc / 32 - from < 16 ? kc / 32 - from : 16;
+    const uint8_t* q = p + from * F::BYTES32;
+    column_scales<F>(q, rowBytes, blocks, scales);
+    for (int64_t b = 0; b < blocks; b++, q += F::BYTES32) {
+      Columns<F> c;
+      Columns<F>::begin(c, q, rowBytes, scales + b * 16 * Columns<F>::SCALE);
+      for (int64_t h = 0; h < 2; h++) {
+        Columns<F>::half(c, q, rowBytes, h);
+        SLOTH_UNROLL
+        for (int i = 0; i < 16; i++, out += stride) vstore(out, Columns<F>::column(c, i / 4, i % 4));
+      }
+    }
+  }
+}
+#endif
+
 // Runs BODY with F as the struct of a format code (the binding has checked the code).
 #define SLOTH_WITH_FORMAT(code, F, ...)                          \
   switch (code) {                                                \
