@@ -234,6 +234,13 @@ const openFolder = async (folder: string, families: readonly ModelFamily[]): Pro
   const named = Array.isArray(stored["architectures"]) ? stored["architectures"].map(String) : []
   const archs = named.map((name) => name.replace(CLASSIFIER, "ForCausalLM"))
   const classifies = named.some((name) => CLASSIFIER.test(name))
+  const family = families.find((f) => archs.some((a) => f.architectures.includes(a)))
+  if (family === undefined)
+    throw unknownArchitecture(
+      archs.join(", ") || "(none)",
+      folder,
+      families.flatMap((f) => f.architectures),
+    )
   const table = readSafetensors(folder)
   // A classifier has no output layer of its own; what would be one is never run.
   const headless = classifies && !table.tensors.some(({ name }) => name === "lm_head.weight")
@@ -242,13 +249,6 @@ const openFolder = async (folder: string, families: readonly ModelFamily[]): Pro
     architectures: archs,
     ...(headless ? { tie_word_embeddings: true } : {}),
   }
-  const family = families.find((f) => archs.some((a) => f.architectures.includes(a)))
-  if (family === undefined)
-    throw unknownArchitecture(
-      archs.join(", ") || "(none)",
-      folder,
-      families.flatMap((f) => f.architectures),
-    )
   if (raw["quantization_config"] !== undefined)
     throw new SlothError("SLOTH_MODEL_FORMAT", {
       what: `${folder} holds weights quantised by "${String((raw["quantization_config"] as Record<string, unknown>)["quant_method"])}".`,

@@ -13,6 +13,8 @@ export interface OpenOptions extends ResolveOptions {
   readonly adapter?: string
   /** Makes the adapter's tensors trainable. */
   readonly trainable?: boolean
+  /** Folder of the adapter that passes with adapters off are made with: what a run started from. The base model alone when absent. */
+  readonly referenceAdapter?: string
 }
 
 /** A model in memory with its tokenizer and where it came from; dispose of it when done. */
@@ -129,6 +131,10 @@ export class OpenModels {
     const model = files.build(engine)
     try {
       const adapter = options.adapter ?? source.adapter
+      if (options.referenceAdapter !== undefined) {
+        loadPeftAdapter(model, options.referenceAdapter)
+        model.keepAsReference()
+      }
       const loaded =
         adapter === undefined ? undefined : loadPeftAdapter(model, adapter, { trainable: options.trainable === true })
       const note = precisionNote(model)

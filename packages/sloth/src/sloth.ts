@@ -6,6 +6,7 @@ import type { ExportReport } from "@sloth/export"
 import { chooseBackend, type BackendChoice } from "./backend-choice.ts"
 import type { SlothContext } from "./context.ts"
 import { effectForms, type EffectForms } from "./effect-api.ts"
+import { evaluateByMethod, type MethodEvaluation, type MethodEvaluationRequest } from "./evaluate-method.ts"
 import { exportModel, type ExportRequest } from "./export.ts"
 import { Chat, readyEngine, streamCompletion, type ChatOptions, type GenerateOptions } from "./generate.ts"
 import { inspectTarget, type Facts, type InspectOptions } from "./inspect.ts"
@@ -39,6 +40,7 @@ const effectMethods = {
   chat: 0,
   score: 0,
   evaluate: 0,
+  evaluateMethod: 0,
   export: 0,
   inspect: 1,
   pull: 1,
@@ -154,6 +156,14 @@ export class Sloth<P extends readonly Plugin[] = readonly Plugin[]> implements A
     options: ModelChoice & RowOptions & { readonly rows: Rows },
   ): Promise<Evaluation & { readonly rows: number }> {
     return this.#with(options, (opened) => evaluateRows(this.#context, opened, options.rows, options))
+  }
+
+  /**
+   * Evaluates a model by a training method, without training: accuracy and margins of pairs, figures of ratings and reward models, or what sampled completions earn.
+   * Errors: SLOTH_EVAL_*, and those of opening model, rows and rewards.
+   */
+  evaluateMethod(request: MethodEvaluationRequest): Promise<MethodEvaluation> {
+    return evaluateByMethod(this.#context, this.#models, request)
   }
 
   /** Writes a model in a format, reads it back and compares. Errors: SLOTH_EXPORT_*, SLOTH_DISK_*. */

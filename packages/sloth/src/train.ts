@@ -181,7 +181,7 @@ interface Inputs {
  * Rows of an environment as a method reads them, with the engine and the reward of its episodes. Errors: SLOTH_TRAIN_ENVIRONMENT for a method that samples nothing, and those of
  * `environmentTraining`.
  */
-const openEpisodes = async (
+export const openEpisodes = async (
   objective: Objective<Example>,
   chosen: ChosenEnvironment,
   source: string | readonly string[] | readonly object[],

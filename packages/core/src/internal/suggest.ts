@@ -8,6 +8,14 @@ export interface Candidate {
 
 const plain = (name: string): string => name.replace(/[-_\s]/g, "").toLowerCase()
 
+const letters = (name: string): string => [...name].sort().join("")
+
+/** Edits between two names; letters in another order are one, however many edits that takes. */
+const farOf = (a: string, b: string): number => {
+  const far = distance(a, b)
+  return far > 1 && letters(a) === letters(b) ? 1 : far
+}
+
 /** The candidate that a mistyped name most likely means, or undefined when nothing is near. */
 export const suggest = (typed: string, candidates: readonly Candidate[]): string | undefined => {
   const wanted = plain(typed)
@@ -15,7 +23,7 @@ export const suggest = (typed: string, candidates: readonly Candidate[]): string
   let bestDistance = Infinity
   for (const candidate of candidates) {
     for (const name of [candidate.name, ...(candidate.aka ?? [])]) {
-      const far = distance(wanted, plain(name))
+      const far = farOf(wanted, plain(name))
       // about a third of the letters may be wrong, two where letters are swapped: beyond that a suggestion misleads
       const length = Math.max(wanted.length, plain(name).length)
       const limit = length < 4 ? 1 : Math.max(2, Math.floor(length / 3))

@@ -31,20 +31,43 @@ interface RicherEngine extends RolloutEngine {
   release?(): void
 }
 
+/** What sampling takes of a method. */
+export type SamplingMethod = Pick<
+  GroupMethod,
+  | "numGenerations"
+  | "maxCompletionLength"
+  | "temperature"
+  | "topP"
+  | "topK"
+  | "minP"
+  | "repetitionPenalty"
+  | "stop"
+  | "rolloutBatch"
+  | "kvCache"
+  | "onRewardError"
+  | "rewardTimeout"
+>
+
+/** What sampling takes of its surroundings. */
+export type SamplingContext = Pick<
+  SourceContext,
+  "model" | "tokenizer" | "rollout" | "rewards" | "signal" | "saveAdapter"
+>
+
 /** Samples completions of prompts with the method's engine and settings, and has rewards judge them. */
 export class GroupSampler implements AsyncDisposable {
-  readonly #method: GroupMethod
-  readonly #context: SourceContext
+  readonly #method: SamplingMethod
+  readonly #context: SamplingContext
   readonly #engine: RicherEngine
 
-  private constructor(method: GroupMethod, context: SourceContext, engine: RolloutEngine) {
+  private constructor(method: SamplingMethod, context: SamplingContext, engine: RolloutEngine) {
     this.#method = method
     this.#context = context
     this.#engine = engine
   }
 
   /** Opens the engine for prompts of `sizes` tokens. */
-  static async open(method: GroupMethod, sizes: readonly number[], context: SourceContext): Promise<GroupSampler> {
+  static async open(method: SamplingMethod, sizes: readonly number[], context: SamplingContext): Promise<GroupSampler> {
     const { model, tokenizer } = context
     const options = {
       tokenizer,
