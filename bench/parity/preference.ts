@@ -13,9 +13,18 @@ export const preference = async ({ quick, threads, add, say }: ParityContext): P
   for (const method of PREFERENCE_METHODS) {
     say(`${method}: ${steps} steps`)
     const d = await preferenceDifference(engine, files, method, { steps })
-    const note = `gradient norm ${d.gradNorm.toExponential(1)} apart`
+    const { double } = d
+    const note = `gradient norm ${d.gradNorm.toExponential(1)} apart${double === undefined ? "" : `; from TRL in float64 ours is ${double.ours.toExponential(1)}, TRL's own f32 ${double.theirs.toExponential(1)}`}`
     add(atMost(`${method}: loss of each of ${d.steps} steps against TRL, largest difference`, d.loss, 1e-3, "", note))
     add(atMost(`${method}: reward margins of each step, largest difference`, d.margins, 1e-3))
+    if (double !== undefined)
+      add(
+        atMost(
+          `${method}: gradient norm against TRL in float64, steps without the pair that multiplies rounding, relative`,
+          double.calm,
+          1e-4,
+        ),
+      )
   }
   say("kto in micro-batches")
   const split = await preferenceDifference(engine, files, "kto", { steps, tokenBudget: 128 })

@@ -1,7 +1,11 @@
 """GRPO goldens: TRL's GRPOTrainer makes one step of its own, in float64; completions, rewards, advantages, losses and gradients are written down. See README.md.
+
+    python grpo.py [tiny smollm2]        the second takes some minutes on one thread, and 8 GB
 """
 
+import json
 import os
+import sys
 import tempfile
 
 import torch
@@ -14,6 +18,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
 torch.manual_seed(0)
+torch.set_num_threads(int(os.environ.get("THREADS", "1")))
 EOS = 2
 
 # What is written down: TRL's names, and how far old log-probs are shifted away from those of the policy so that ratios are not 1.
@@ -57,11 +62,13 @@ def shift(size, t, k):
 
 
 def run(model, vocab, prompts, completions, group, length, settings, moved):
-    """One step over given completions; what TRL saw on the way."""
+    """One step over given completions, or over those that TRL samples; what TRL saw on the way."""
     seen = {"loss": 0.0}
 
     class Recorder(GRPOTrainer):
         def _generate_single_turn(self, *args, **kwargs):
+            if completions is None:
+                return super()._generate_single_turn(*args, **kwargs)
             # transformers cannot sample in float64 here; the completions are given.
             return [list(c) for c in completions], None
 
@@ -100,15 +107,26 @@ def run(model, vocab, prompts, completions, group, length, settings, moved):
     return seen
 
 
-def record(name, model, vocab, prompts, group, length, head):
-    out, tensors = {"header": head}, {}
-    # Some end by themselves, with the end token; the others are cut at the limit.
+def made_up(vocab, count, length):
+    """Some end by themselves, with the end token; the others are cut at the limit."""
     completions = []
-    for k in range(group * len(prompts)):
+    for k in range(count):
         n = 2 + (k * 5) % (length + 2)
         ids = [3 + (k * 131 + t * 17 + k * t * t) % (vocab - 3) for t in range(length)]
         completions.append(ids[: n - 1] + [EOS] if n <= length else ids)
-    for case, (settings, moved) in CASES.items():
+    return completions
+
+
+def sampled(g, count=64):
+    """Entries of a flat gradient at (k * 2654435761 + 12345) mod its size."""
+    return g[[(k * 2654435761 + 12345) % g.numel() for k in range(count)]]
+
+
+def record(name, model, vocab, prompts, completions, group, length, head, cases, whole):
+    """`whole` says of which tensors all entries are kept; of the others 64 samples, in the order of the norms."""
+    out, tensors = {"header": head}, {}
+    for case in cases:
+        settings, moved = CASES[case]
         seen = run(model, vocab, prompts, completions, group, length, settings, moved)
         if "rows" not in out:
             out["rows"] = [{"prompt": p, "completion": c, "want": next(k for k, q in enumerate(prompts) if q == p)} for p, c in zip(seen["prompts"], seen["completions"])]
@@ -122,7 +140,10 @@ def record(name, model, vocab, prompts, group, length, head):
         for n, g in seen["grads"].items():
             flat = g.double().flatten()
             out[f"case:{case}"].setdefault("norms", {})[n] = num(flat.norm())
-            tensors[f"{case}.{n}"] = flat.float()
+            if whole(n):
+                tensors[f"{case}.{n}"] = flat.float()
+        if not all(whole(n) for n in seen["grads"]):
+            tensors[f"{case}.samples"] = torch.stack([sampled(g.double().flatten()) for g in seen["grads"].values()]).float()
         print(case, seen["loss"], out[f"case:{case}"]["gradNorm"])
     write_json(f"{name}.json", out)
     save_tensors(f"{name}.safetensors", tensors, head)
@@ -134,7 +155,29 @@ def tiny():
     model = PeftModel.from_pretrained(base, os.path.join(folder, "adapter"), is_trainable=True).double()
     # Prompts of one length: the mask of left padding makes a NaN in float64.
     prompts = [[1, 9, 14, 7, 22, 30], [1, 5, 8, 8, 61, 100], [1, 40, 41, 90, 3, 17]]
-    record("tiny/grpo", model, 131, prompts, 4, 7, header("grpo.py", trl=trl.__version__, variant="untied"))
+    record("tiny/grpo", model, 131, prompts, made_up(131, 12, 7), 4, 7, header("grpo.py", trl=trl.__version__, variant="untied"), CASES, lambda n: True)
 
 
-tiny()
+def smollm2():
+    """TRL samples in float32, as it trains; the step over its completions is made in float64."""
+    from smollm2_model import load, lora
+
+    texts = json.load(open(os.path.join(HERE, "smollm2", "logprobs.json"), encoding="utf-8"))["texts"]
+    prompts = [t["tokens"][:20] for t in texts[:2]]
+    group, length = 4, 16
+    single = lora(load(torch.float32, "eager")[0])
+    torch.manual_seed(0)
+    vocab = single.config.vocab_size
+    seen = run(single, vocab, prompts, None, group, length, {"loss_type": "dapo"}, 0.0)
+    # Back from TRL's own shuffling to the order of the prompts, in which they are given again.
+    completions = [c for p in prompts for q, c in zip(seen["prompts"], seen["completions"]) if q == p]
+    print([len(c) for c in completions], flush=True)
+    del single
+    model = lora(load(torch.float64, "eager")[0]).double()
+    head = header("grpo.py", trl=trl.__version__, model="SmolLM2-135M-Instruct.Q4_1.gguf", formula="LoRA r 16, alpha 32, all-linear: A = fill(name, 1/sqrt(in)), B = fill(name, 0.02)")
+    kept = ("layers.0.self_attn.q_proj.lora_A", "layers.14.mlp.down_proj.lora_B", "layers.29.self_attn.o_proj.lora_A")
+    record("smollm2/grpo", model, vocab, prompts, completions, group, length, head, ["dapo", "dapo-kl", "gspo"], lambda n: any(k in n for k in kept))
+
+
+for name in sys.argv[1:] or ["tiny", "smollm2"]:
+    {"tiny": tiny, "smollm2": smollm2}[name]()

@@ -1,6 +1,7 @@
 """20 LoRA steps of SmolLM2-135M by each of TRL's preference trainers: DPO, ORPO, KTO, SimPO, and a reward model. See README.md.
 
     python preference.py [dpo orpo kto simpo reward]        some minutes each on one thread
+    python preference.py --float64 dpo                      the same in float64, as preference-dpo-f64.json
 """
 
 import json
@@ -23,6 +24,7 @@ torch.set_num_threads(int(os.environ.get("THREADS", "1")))
 
 STEPS, PAIRS = 20, 40
 LEARNING_RATE = 2e-4
+DOUBLE = "--float64" in sys.argv
 
 
 def texts():
@@ -69,7 +71,7 @@ class Logs(TrainerCallback):
 
 
 def run(method):
-    model, tok, _ = load()
+    model, tok, _ = load(torch.float64 if DOUBLE else torch.float32)
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tok, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     rows = texts()
     ids = lambda s: tok.encode(s, add_special_tokens=False).ids
@@ -101,6 +103,7 @@ def run(method):
                         p.copy_(fill("score.weight", p.shape, 0.02))
         else:
             m = lora(model, zero_b=True)
+            m = m.double() if DOUBLE else m
         data = Dataset.from_list(rows)
         common = common_args(batch, work)
         if method == "dpo":
@@ -155,23 +158,24 @@ def run(method):
     for s in range(STEPS):
         log = logs.steps[s]
         kept = {k: num(v, 7) for k, v in log.items() if isinstance(v, (int, float)) and (k.startswith(("rewards/", "logps/")) or k in ("kl", "margin", "accuracy", "mean_reward", "nll_loss"))}
-        steps.append({"step": s + 1, "loss": num(losses[s]), "gradNorm": num(log["grad_norm"], 7), "metrics": kept})
+        steps.append({"step": s + 1, "loss": num(losses[s]), "gradNorm": num(log["grad_norm"], 9 if DOUBLE else 7), "metrics": kept})
         print(method, steps[-1], flush=True)
     import trl
 
-    head = header("preference.py", model="SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float32", device="cpu")
+    head = header("preference.py", model="SmolLM2-135M-Instruct.Q4_1.gguf", dtype="float64" if DOUBLE else "float32", device="cpu")
     head["versions"]["trl"] = trl.__version__
     return head, stored, {"method": method, "settings": settings, "batch": batch, "steps": steps}
 
 
 def main():
-    for method in sys.argv[1:] or ["dpo", "orpo", "kto", "simpo", "reward"]:
+    for method in [a for a in sys.argv[1:] if a != "--float64"] or ["dpo", "orpo", "kto", "simpo", "reward"]:
         head, rows, result = run(method)
-        write_json(f"smollm2/preference-{method}.json", {
+        write_json(f"smollm2/preference-{method}{'-f64' if DOUBLE else ''}.json", {
             "header": {**head, "formula": "A = fill(name, 1/sqrt(in)); B = 0; r 16; alpha 32; all linear layers but the output; score = fill('score.weight', 0.02)"},
             "learningRate": LEARNING_RATE, "settings": result["settings"], "batch": result["batch"], "steps": result["steps"],
         })
-        write_json("smollm2/preference-rows.json", {"header": head, "rows": rows})
+        if not DOUBLE:
+            write_json("smollm2/preference-rows.json", {"header": head, "rows": rows})
 
 
 main()

@@ -64,6 +64,9 @@ const rowsFor = (method: string): readonly (PreferenceExample | RatedExample)[] 
           },
   )
 
+/** A pair whose fourth rejected token multiplies rounding by thousands (docs/benchmarks.md): f32 does not determine its gradient further than to a few percent. */
+const UNSTABLE_ROW = 31
+
 const OBJECTIVES = { dpo, orpo, kto, simpo, reward: rewardModel } as const
 
 /** How far a run is from TRL's, at its worst step. */
@@ -73,8 +76,10 @@ export interface PreferenceDifference {
   /** Nats. */
   readonly loss: number
   readonly margins: number
-  /** Relative. */
+  /** Of the gradient norm, relative. */
   readonly gradNorm: number
+  /** The same against TRL in float64, where there is such a run: of ours, of TRL's f32, and of ours at steps without the pair that multiplies rounding. */
+  readonly double?: { readonly ours: number; readonly theirs: number; readonly calm: number }
   readonly microBatches: number
 }
 
@@ -114,6 +119,8 @@ export const preferenceDifference = async (
   })
   const positions = new StepPositions(units.length, config)
   const worst = { loss: 0, margins: 0, gradNorm: 0, microBatches: 0 }
+  const exact = method === "dpo" ? goldenJson<GoldenRun>("smollm2", "preference-dpo-f64.json").steps : undefined
+  const double = { ours: 0, theirs: 0, calm: 0 }
   for (const expected of golden.steps.slice(0, steps)) {
     const { step, metrics } = expected
     const rows = Array.from(positions.indices(step), (i) => units[i]!)
@@ -124,6 +131,11 @@ export const preferenceDifference = async (
     worst.margins = Math.max(worst.margins, apart("rewards/margins", "margin"))
     worst.gradNorm = Math.max(worst.gradNorm, Math.abs(result.gradNorm / expected.gradNorm - 1))
     worst.microBatches = Math.max(worst.microBatches, result.microBatches)
+    const norm = exact?.[step - 1]!.gradNorm ?? Number.NaN
+    const off = Math.abs(result.gradNorm / norm - 1)
+    double.ours = Math.max(double.ours, off)
+    double.theirs = Math.max(double.theirs, Math.abs(expected.gradNorm / norm - 1))
+    if (!positions.indices(step).includes(UNSTABLE_ROW)) double.calm = Math.max(double.calm, off)
   }
-  return { method, steps, ...worst }
+  return { method, steps, ...worst, ...(exact === undefined ? {} : { double }) }
 }
