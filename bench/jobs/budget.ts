@@ -1,6 +1,6 @@
 /**
- * Training of a model's shape with random weights under a memory budget, through `train`, planned as any run is. Prints the plan's forecast and what the process took. Options: --shape,
- * --format, --method, --budget-mb, --rows, --length, --token-budget, --policy, --rank, --dropout, --full, --optimizer, --precision, --steps, --threads.
+ * Training of a model's shape with random weights under a memory budget, through `train`, planned as any run is. Prints the plan's forecast and what the process took; with --dry the plan
+ * alone. Options: --shape, --format, --method, --budget-mb, --rows, --length, --token-budget, --policy, --rank, --dropout, --full, --optimizer, --precision, --steps, --threads, --dry.
  */
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs"
 import { join } from "node:path"
@@ -8,7 +8,7 @@ import { createCpuBackend } from "@sloth/kernels-cpu"
 import { llamaFamily } from "@sloth/model-llama"
 import { dpo } from "@sloth/rl"
 import { Engine } from "@sloth/tensor"
-import { formatPlan, train, type TrainConfigInput, type TrainModel } from "@sloth/train"
+import { formatPlan, planRun, train, type TrainConfigInput, type TrainModel } from "@sloth/train"
 import { peakResidentBytes, root } from "../lib/child.ts"
 import { choice, flag, number, text } from "../lib/options.ts"
 import { evenRows } from "../lib/rows.ts"
@@ -42,9 +42,7 @@ const config: TrainConfigInput = {
   saveEvery: 0,
   order: "sequential",
   policy: choice("policy", ["auto", "keep", "recompute", "checkpoint", "spill"]),
-  rank: number("rank", 16),
-  dropout: number("dropout", 0),
-  full: flag("full"),
+  ...(flag("full") ? { full: true } : { rank: number("rank", 16), dropout: number("dropout", 0) }),
   optimizer: choice("optimizer", ["adamw", "adamw8bit"]),
   ...(tokenBudget === 0 ? {} : { tokenBudget }),
 }
@@ -74,6 +72,11 @@ try {
       losses.push(event.loss!)
     },
   }
+  if (flag("dry")) {
+    console.log(formatPlan(await planRun({ ...options, data: { examples: texts } })))
+    rmSync(folder, { recursive: true, force: true })
+    process.exit(0)
+  }
   const { plan } =
     method === "sft"
       ? await train({ ...options, data: { examples: texts } })
@@ -84,7 +87,6 @@ try {
             examples: texts.slice(0, rows).map((chosen, row) => ({ chosen, rejected: texts[rows + row]!, row })),
           },
         })
-  if (flag("plan")) console.error(formatPlan(plan))
   const { memory } = plan
   console.log(
     JSON.stringify({

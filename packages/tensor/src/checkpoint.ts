@@ -129,7 +129,7 @@ const checkpointOp: Op<CheckpointParams> = {
         return pieces || tail === undefined ? y : tail(y, 0)
       }),
     )
-    for (const t of values) t.dispose()
+    for (const t of [x, ...values]) t.dispose()
     if (!pieces) tape.backward([{ tensor: result, gradient: d! }])
     else {
       const dy = overRowsBackward(engine, result, d!, tail!, atOnce)

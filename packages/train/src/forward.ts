@@ -56,10 +56,13 @@ export const crossEntropyPass = (
   const { kernels } = engine.backend
   engine.scope(() => {
     const coefficients = engine.from(coef)
-    const { result: nll, tape } = engine.record(() => {
-      const { h, targets } = scoredHidden(model, batch, options)
-      return linearCrossEntropy(h, model.head.weight.tensor, targets, coefficients, model.head) // [scored]
-    })
+    // The scope leaves hidden states and their gradient to the tape, which frees them when the loss's rule has run.
+    const { result: nll, tape } = engine.record(() =>
+      engine.scope(() => {
+        const { h, targets } = scoredHidden(model, batch, options)
+        return linearCrossEntropy(h, model.head.weight.tensor, targets, coefficients, model.head) // [scored]
+      }),
+    )
     tape.backward([{ tensor: nll }])
     if (weighted) kernels.mul(nll.handle, nll.handle, coefficients.handle, nll.size)
     kernels.sum(sums.handle, slot, nll.handle, nll.size)

@@ -109,7 +109,9 @@ export const build = (config: LlamaConfig, m: ModuleBuilder): ModelBody => {
         // What the backward pass reads, its tape holds.
         input.dispose()
       }
-      return norm.forward(x)
+      const hidden = norm.forward(x)
+      x.dispose()
+      return hidden
     },
     head: { weight: headWeight, softcap: 0, logitScale: 1 },
     cache: layers.map(() => ({ kvHeads, headDim })),
