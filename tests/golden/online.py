@@ -2,12 +2,15 @@
 """
 
 import os
+import types
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import torch
 import trl
-from common import arr, header, num, write_json
+from common import HERE, arr, header, num, write_json
+from peft import PeftModel
+from transformers import LlamaForCausalLM
 from trl.experimental.gkd import GKDTrainer
 
 torch.set_default_dtype(torch.float64)
@@ -70,8 +73,29 @@ def gkd(beta):
     return {"beta": beta, "values": arr(each.tolist(), 12), "gradient": arr(d.tolist(), 12)}
 
 
+def gkd_model(beta):
+    """TRL's own loss of a step: the model tiny/untied with its adapter against tiny/tied."""
+    student = PeftModel.from_pretrained(
+        LlamaForCausalLM.from_pretrained(os.path.join(HERE, "tiny", "untied"), attn_implementation="eager", dtype=torch.float64),
+        os.path.join(HERE, "tiny", "untied", "adapter"), is_trainable=True,
+    ).double()
+    teacher = LlamaForCausalLM.from_pretrained(os.path.join(HERE, "tiny", "tied"), attn_implementation="eager", dtype=torch.float64)
+    ids = torch.tensor([[3 + (k * 31 + t * 17 + k * t * t) % 120 for t in range(12)] for k in range(3)])
+    labels = ids.clone()
+    labels[:, :5] = -100
+    me = types.SimpleNamespace(teacher_model=teacher, beta=beta, generalized_jsd_loss=GKDTrainer.generalized_jsd_loss)
+    loss = GKDTrainer.compute_loss(me, student, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}, num_items_in_batch=torch.tensor(21))
+    named = {n.replace(".default.", "."): q for n, q in student.named_parameters() if q.requires_grad}
+    grads = torch.autograd.grad(loss, list(named.values()))
+    return {
+        "beta": beta, "rows": ids.tolist(), "prompt": 5, "loss": num(loss.detach(), 12),
+        "norms": {n: num(g.norm(), 9) for n, g in zip(named, grads)},
+    }
+
+
 write_json("online.json", {
     "header": header("online.py", trl=trl.__version__),
     "ppo": [ppo("k1", False, 1.0, 0.95), ppo("k3", True, 0.9, 0.8)],
     "gkd": [gkd(b) for b in (0, 0.1, 0.5, 1)],
+    "gkdModel": [gkd_model(b) for b in (0, 0.5, 1)],
 })

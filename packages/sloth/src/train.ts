@@ -22,6 +22,7 @@ import { openFiles } from "./opened-model.ts"
 import { resolveModel, type ResolvedModel } from "./resolve-model.ts"
 import { absolutePath, readRunRecord, type RunInputs, type RunRecord } from "./run-record.ts"
 import { openJudge } from "./reward-models.ts"
+import { openTeacher } from "./teacher.ts"
 import { resolveRewards, type RewardChoice } from "./rewards.ts"
 import type { Rows } from "./score.ts"
 
@@ -173,6 +174,8 @@ interface Inputs {
   /** Reward models, to be disposed of. */
   readonly judges: readonly OpenedModel[]
   readonly rollout: RolloutFactory | undefined
+  /** What the method's settings name as a teacher. */
+  readonly teacher: ModelFiles | undefined
   readonly inputs: RunInputs
   readonly prepared: PreparedRun
 }
@@ -313,6 +316,7 @@ const prepareInputs = async (
     settings,
     rewards: episodes === undefined ? rewards : [episodes.reward, ...rewards],
     rollout: episodes?.rollout ?? registered,
+    teacher: await openTeacher(context, settings),
     inputs: {
       model: source.pinned,
       data: asIs === undefined ? [] : dataPaths(context.cwd, asIs),
@@ -365,7 +369,7 @@ export const nextRunFolder = (runs: string, prefix: string): string => {
 /** Plans a run and touches nothing. Errors: those of `planRun`, of opening the model and of preparing the data. */
 export const planTraining = async (context: SlothContext, request: PlanRequest): Promise<PlanOutcome> => {
   const { planRun } = await import("@sloth/train")
-  const { config, resolved, objective, settings, rewards, rollout, prepared } = await prepareInputs(
+  const { config, resolved, objective, settings, rewards, rollout, teacher, prepared } = await prepareInputs(
     context,
     request,
     undefined,
@@ -380,6 +384,7 @@ export const planTraining = async (context: SlothContext, request: PlanRequest):
       objective,
       rewards,
       ...(rollout === undefined ? {} : { rollout }),
+      ...(teacher === undefined ? {} : { teacher }),
       ...(settings === undefined ? {} : { settings }),
       ...(request.measure === undefined ? {} : { measure: request.measure }),
       ...(request.signal === undefined ? {} : { signal: request.signal }),
@@ -398,11 +403,8 @@ export const trainModel = async (
 ): Promise<TrainOutcome> => {
   const { loraConfigOf, train } = await import("@sloth/train")
   const { readPeftConfig } = await import("@sloth/model")
-  const { config, resolved, objective, settings, rewards, judges, rollout, inputs, prepared } = await prepareInputs(
-    context,
-    request,
-    models,
-  )
+  const { config, resolved, objective, settings, rewards, judges, rollout, teacher, inputs, prepared } =
+    await prepareInputs(context, request, models)
   request.onPrepared?.(prepared)
   const trackers = (request.trackers ?? []).map((name) => context.registry.get("trackers", name))
   const callbacks = [...context.registry.list("callbacks"), ...(request.callbacks ?? [])]
@@ -419,6 +421,7 @@ export const trainModel = async (
       objective,
       rewards,
       ...(rollout === undefined ? {} : { rollout }),
+      ...(teacher === undefined ? {} : { teacher }),
       base: prepared.source.base,
       trackers,
       callbacks,

@@ -1,6 +1,6 @@
 import type { Example } from "@sloth/data"
 import type { CausalLM } from "@sloth/model"
-import { hostOutputs, lossPass, readLogprobs } from "./forward.ts"
+import { divergenceLossPass, hostOutputs, lossPass, readLogprobs } from "./forward.ts"
 import {
   computePart,
   gatherPart,
@@ -13,6 +13,7 @@ import {
 import { buildMicroBatch, splitUnits } from "./micro-batch.ts"
 import { unitSize, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import type { SyncedReference } from "./synced-reference.ts"
+import { teacherPass } from "./teacher.ts"
 import { unitFromExample } from "./sft.ts"
 import { MICRO_BATCHES_AHEAD, yieldToLoop } from "./internal/yield.ts"
 
@@ -40,7 +41,11 @@ export interface Evaluation {
 export const evaluateUnits = async <Unit extends TrainingUnit>(
   model: CausalLM,
   units: readonly Unit[],
-  options: EvaluateOptions & { readonly loss?: ObjectiveLoss<Unit>; readonly reference?: SyncedReference } = {},
+  options: EvaluateOptions & {
+    readonly loss?: ObjectiveLoss<Unit>
+    readonly reference?: SyncedReference
+    readonly teacher?: CausalLM
+  } = {},
 ): Promise<Evaluation> => {
   const { tokenBudget = 2048, signal, loss = { kind: "cross-entropy" } } = options
   const started = performance.now()
@@ -50,14 +55,15 @@ export const evaluateUnits = async <Unit extends TrainingUnit>(
   const metrics: Record<string, number> = {}
   let total = 0
   const build = (indices: readonly number[]) => buildMicroBatch(indices.map((i) => units[i]!))
-  if (loss.kind === "cross-entropy" && loss.weights === undefined)
+  if (loss.kind === "divergence" || (loss.kind === "cross-entropy" && loss.weights === undefined))
     for (let first = 0; first < batches.length; first += MICRO_BATCHES_AHEAD) {
       signal?.throwIfAborted()
       const group = batches.slice(first, first + MICRO_BATCHES_AHEAD).map(build)
       const sums = engine.keep(engine.zeros([group.length], "f64"))
       try {
         for (const [i, batch] of group.entries()) {
-          lossPass(model, batch, sums, i)
+          if (loss.kind === "divergence") divergenceLossPass(model, batch, teacherPass(loss, options.teacher), sums, i)
+          else lossPass(model, batch, sums, i)
           await yieldToLoop()
         }
         for (const sum of (await sums.read()) as Float64Array) total += sum / normaliser

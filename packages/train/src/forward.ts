@@ -3,6 +3,7 @@ import {
   gatherRows,
   linear,
   linearCrossEntropy,
+  linearDivergence,
   linearLogprobs,
   type ActivationPolicy,
   type Tape,
@@ -78,6 +79,68 @@ export const lossPass = (model: CausalLM, batch: MicroBatch, sums: Tensor, slot:
       const coef = engine.zeros([targets.size])
       const nll = linearCrossEntropy(h, model.head.weight.tensor, targets, coef, model.head)
       engine.backend.kernels.sum(sums.handle, slot, nll.handle, nll.size)
+    }),
+  )
+}
+
+/** A teacher and how the model is compared with it. */
+export interface TeacherPass {
+  readonly teacher: CausalLM
+  readonly beta: number
+  readonly temperature?: number
+}
+
+const divergenceOf = (
+  model: CausalLM,
+  batch: MicroBatch,
+  { teacher, beta, temperature }: TeacherPass,
+  coef: Tensor,
+  options: PassOptions,
+): Tensor => {
+  const { engine } = model
+  const theirs = engine.noGrad(() => engine.scope(() => scoredHidden(teacher, batch, {}).h)) // [scored, teacher's hidden]
+  const { h } = scoredHidden(model, batch, options) // [scored, hidden]
+  return linearDivergence({ h, w: model.head.weight.tensor }, { h: theirs, w: teacher.head.weight.tensor }, coef, {
+    student: tempered(model.head, temperature),
+    teacher: tempered(teacher.head, temperature),
+    beta,
+  }) // [scored]
+}
+
+/** As {@link crossEntropyPass} for the divergence from a teacher: slot `slot` of `sums` (f64) becomes Σ coef · divergence. */
+export const divergencePass = (
+  model: CausalLM,
+  batch: MicroBatch,
+  pass: TeacherPass,
+  coef: Float32Array,
+  options: PassOptions,
+  sums: Tensor,
+  slot: number,
+): void => {
+  const { engine } = model
+  const { kernels } = engine.backend
+  engine.scope(() => {
+    const coefficients = engine.from(coef)
+    const { result: values, tape } = engine.record(() => divergenceOf(model, batch, pass, coefficients, options))
+    tape.backward([{ tensor: values }])
+    kernels.mul(values.handle, values.handle, coefficients.handle, values.size)
+    kernels.sum(sums.handle, slot, values.handle, values.size)
+  })
+}
+
+/** As {@link lossPass} for the divergence from a teacher. */
+export const divergenceLossPass = (
+  model: CausalLM,
+  batch: MicroBatch,
+  pass: TeacherPass,
+  sums: Tensor,
+  slot: number,
+): void => {
+  const { engine } = model
+  engine.scope(() =>
+    engine.noGrad(() => {
+      const values = divergenceOf(model, batch, pass, engine.zeros([batch.targets.length]), {})
+      engine.backend.kernels.sum(sums.handle, slot, values.handle, values.size)
     }),
   )
 }

@@ -1,12 +1,13 @@
 import type { CausalLM, LoraConfig } from "@sloth/model"
 import { createMeterBackend, Engine, type ActivationPolicy, type MeterBackend, type MeterReading } from "@sloth/tensor"
 import type { TrainConfig } from "./config.ts"
-import { crossEntropyPass, disposeOutputs, frozenOutputs, recordedOutputs } from "./forward.ts"
+import { crossEntropyPass, disposeOutputs, divergencePass, frozenOutputs, recordedOutputs } from "./forward.ts"
 import { wantedOutputs } from "./host-loss.ts"
 import { buildMicroBatch, type MicroBatch } from "./micro-batch.ts"
 import { makeTrainable, type TrainModel } from "./model-files.ts"
 import { wantsScoreHead, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import { SyncedReference } from "./synced-reference.ts"
+import { teacherPass } from "./teacher.ts"
 import { AdamW, parameterGroups } from "./optimizer.ts"
 
 /** How a backend rounds allocations and what scratch its kernels take; see `createMeterBackend`. */
@@ -37,6 +38,7 @@ export class TrainMeter implements Disposable {
   readonly #optimizer: AdamW
   readonly #loss: ObjectiveLoss
   readonly #reference: SyncedReference | undefined
+  readonly #teacher: CausalLM | undefined
 
   constructor(
     files: TrainModel,
@@ -44,6 +46,7 @@ export class TrainMeter implements Disposable {
     loss: ObjectiveLoss,
     options: MeterOptions = {},
     reference = false,
+    teacher?: TrainModel,
   ) {
     this.#backend = createMeterBackend(options)
     this.#loss = loss
@@ -51,6 +54,7 @@ export class TrainMeter implements Disposable {
     const live = () => memory.stats().liveBytes
     this.#model = files.build(new Engine(this.#backend))
     this.parameters = this.#model.parameterCount
+    this.#teacher = teacher?.build(this.#model.engine)
     const built = live()
     const sync = loss.kind === "logprobs" ? loss.syncReference : undefined
     this.lora = makeTrainable(this.#model, config, config.adapter, {
@@ -90,6 +94,13 @@ export class TrainMeter implements Disposable {
     const { engine } = this.#model
     const dropout = { seed: 0, step: 1 }
     const pass = (batch: MicroBatch) => {
+      if (this.#loss.kind === "divergence") {
+        const sums = engine.keep(engine.zeros([1], "f64"))
+        const coef = new Float32Array(batch.targets.length)
+        divergencePass(this.#model, batch, teacherPass(this.#loss, this.#teacher), coef, { policy, dropout }, sums, 0)
+        sums.dispose()
+        return
+      }
       if (this.#loss.kind === "cross-entropy") {
         const sums = engine.keep(engine.zeros([batches.length + this.#optimizer.parameters.length], "f64"))
         crossEntropyPass(
@@ -143,6 +154,7 @@ export class TrainMeter implements Disposable {
 
   [Symbol.dispose](): void {
     this.#reference?.[Symbol.dispose]()
+    this.#teacher?.[Symbol.dispose]()
     this.#optimizer[Symbol.dispose]()
     this.#model[Symbol.dispose]()
   }

@@ -137,9 +137,24 @@ export interface ValueLoss<Unit extends TrainingUnit = TrainingUnit> {
   compute(batch: ValueBatch<Unit>): ValueResult
 }
 
+/**
+ * A loss Σ divergence / normaliser of the model's distributions at the scored positions from a teacher's, over the whole vocabulary: loss and gradient come from one pass, and
+ * logits are there for a block of rows at a time. The teacher is the run's (`teacher` of the training options).
+ */
+export interface DivergenceLoss<Unit extends TrainingUnit = TrainingUnit> {
+  readonly kind: "divergence"
+  /** 0: KL(teacher || model); 1: KL(model || teacher); between: the generalised Jensen-Shannon divergence. */
+  readonly beta: number
+  /** Temperature that both distributions are compared at; 1 when absent. */
+  readonly temperature?: number
+  /** What the unit adds to the normaliser; its scored positions when absent. */
+  size?(unit: Unit): number
+}
+
 /** Any form of a loss. */
 export type ObjectiveLoss<Unit extends TrainingUnit = TrainingUnit> =
   | CrossEntropyLoss<Unit>
+  | DivergenceLoss<Unit>
   | LogprobLoss<Unit>
   | ValueLoss<Unit>
 

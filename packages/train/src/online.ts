@@ -36,6 +36,8 @@ export interface SourceContext {
   readonly rewards: readonly Reward[]
   /** The reference that follows the policy, where the loss has one; else the reference is the base model. */
   readonly reference?: SyncedReference
+  /** What the run learns from, where its loss has a teacher. */
+  readonly teacher?: CausalLM
   /** Makes the engine that generates; the method's own choice when absent. */
   readonly rollout: RolloutFactory | undefined
   /** Writes the adapter as it is now to a folder, in PEFT form; absent where all weights are trained. */

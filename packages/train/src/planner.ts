@@ -63,6 +63,8 @@ export interface PlanInput {
   readonly rewardBytes?: number
   /** True where the method compares with a reference model. */
   readonly reference?: boolean
+  /** What the run learns from, where its loss has a teacher. */
+  readonly teacher?: TrainModel
   /** Split and policy that an earlier start of the run decided. */
   readonly decided?: Pick<RunPlan, "tokenBudget" | "policy" | "packing">
   readonly meter?: MeterOptions
@@ -132,7 +134,7 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
       next: "Check the mask setting and that rows have answers within maxLength.",
     })
   const runtimeBytes = input.runtimeBytes ?? residentBytes()
-  using meter = new TrainMeter(model, config, loss, input.meter, input.reference)
+  using meter = new TrainMeter(model, config, loss, input.meter, input.reference, input.teacher)
   const budgetBytes = config.memoryBudget ?? Math.floor(deviceMemory(input.memoryBytes) * 0.8)
   const { standing } = meter
   const weightBytes = standing.mappedBytes + standing.weightBytes

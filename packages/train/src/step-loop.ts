@@ -56,6 +56,7 @@ export interface LoopInput {
   readonly source: UnitSource | undefined
   /** The reference that follows the policy. */
   readonly reference: SyncedReference | undefined
+  readonly teacher: CausalLM | undefined
 }
 
 /** The steps of a run, from where it stands to its end. */
@@ -85,6 +86,7 @@ export class StepLoop {
       seed: config.seed,
       maxGradNorm: config.maxGradNorm,
       ...(input.reference === undefined ? {} : { reference: input.reference }),
+      ...(input.teacher === undefined ? {} : { teacher: input.teacher }),
     })
     this.step = resumed?.step ?? 0
     this.#saved = resumed?.step
@@ -227,6 +229,7 @@ export class StepLoop {
           tokenBudget: plan.tokenBudget,
           loss: prepared.loss,
           ...(this.#in.reference === undefined ? {} : { reference: this.#in.reference }),
+          ...(this.#in.teacher === undefined ? {} : { teacher: this.#in.teacher }),
           ...(options.signal === undefined ? {} : { signal: options.signal }),
         })
     } catch (error) {

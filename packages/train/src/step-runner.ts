@@ -1,7 +1,7 @@
 import { SlothError } from "@sloth/core"
 import type { CausalLM } from "@sloth/model"
 import { weightFormat, type ActivationPolicy, type Tensor } from "@sloth/tensor"
-import { crossEntropyPass, disposeOutputs, readOutputs, recordedOutputs } from "./forward.ts"
+import { crossEntropyPass, disposeOutputs, divergencePass, readOutputs, recordedOutputs } from "./forward.ts"
 import {
   computePart,
   gatherPart,
@@ -16,6 +16,7 @@ import { buildMicroBatch, splitUnits, type MicroBatch, type SplitOptions } from 
 import { unitSize, type HostBatch, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import { clipFactor, type AdamW } from "./optimizer.ts"
 import type { SyncedReference } from "./synced-reference.ts"
+import { teacherPass } from "./teacher.ts"
 import { MICRO_BATCHES_AHEAD, yieldToLoop } from "./internal/yield.ts"
 
 /** Weights that are dequantised at a time to look for a NaN: 16 MB. */
@@ -31,6 +32,8 @@ export interface StepOptions<Unit extends TrainingUnit = TrainingUnit> extends S
   readonly maxGradNorm: number
   /** The reference that follows the policy, for a loss with `syncReference`; it is moved after updates. The caller's to free. */
   readonly reference?: SyncedReference
+  /** The teacher of a loss of the kind "divergence"; the caller's to free. */
+  readonly teacher?: CausalLM
 }
 
 /** What one optimizer step did. */
@@ -94,7 +97,7 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
     try {
       // A step in one piece gathers from the pass that it learns by.
       const told =
-        loss.kind === "cross-entropy" || batches.length === 1
+        loss.kind === "cross-entropy" || loss.kind === "divergence" || batches.length === 1
           ? undefined
           : await gatherStep(
               this.#model,
@@ -106,7 +109,11 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
             )
       for (const [i, batch] of batches.entries()) {
         const dropout = dropoutOf(i)
-        if (loss.kind === "cross-entropy") {
+        if (loss.kind === "divergence") {
+          const coef = new Float32Array(batch.targets.length).fill(1 / normaliser)
+          const pass = teacherPass(loss, this.#options.teacher)
+          divergencePass(this.#model, batch, pass, coef, { policy: this.#options.policy, dropout }, sums, i)
+        } else if (loss.kind === "cross-entropy") {
           const weighted = loss.weights !== undefined
           const coef = new Float32Array(batch.targets.length).fill(1 / normaliser)
           if (loss.weights !== undefined)

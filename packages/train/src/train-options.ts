@@ -24,6 +24,8 @@ export interface PlanOptions<Row = Example> {
   readonly settings?: unknown
   /** What completions are judged by, for methods that generate during training. */
   readonly rewards?: readonly Reward[]
+  /** The model that methods such as gkd learn from; it has the tokenizer of the model that is trained. */
+  readonly teacher?: TrainModel
   /** Makes the engine that generates during training; one that shares the weights that are trained when absent. */
   readonly rollout?: RolloutFactory
   /** False leaves the measurement of the machine's speed out of the plan. */

@@ -40,6 +40,7 @@ import { SampleLog } from "./sample-log.ts"
 import { sft } from "./sft.ts"
 import { StepLoop, type Prepared } from "./step-loop.ts"
 import { REFERENCE_FILE, SyncedReference } from "./synced-reference.ts"
+import { requireTeacher } from "./teacher.ts"
 import type { PlanOptions, TrainOptions, TrainResult } from "./train-options.ts"
 
 const prepare = async <Row>(options: PlanOptions<Row>): Promise<Prepared> => {
@@ -57,6 +58,7 @@ const prepare = async <Row>(options: PlanOptions<Row>): Promise<Prepared> => {
       fields: { method: objective.name },
     })
   const loss = objective.loss(settings)
+  requireTeacher(loss, objective.name, options.model, options.teacher)
   online?.online.check?.(settings, options.rewards ?? [])
   return {
     method: objective.name,
@@ -154,6 +156,7 @@ export const planRun = async <Row = Example>(
     ...planOnline(options.objective, prepared, config, options.rollout),
     rewardBytes: heldByRewards(options.rewards),
     model: options.model,
+    ...(options.teacher === undefined ? {} : { teacher: options.teacher }),
     config,
     memoryBytes: options.engine.backend.device.memoryBytes,
     runtimeBytes,
@@ -228,6 +231,7 @@ class Training<Row> {
         ...planOnline(options.objective, prepared, config, options.rollout),
         rewardBytes: heldByRewards(options.rewards),
         model: options.model,
+        ...(options.teacher === undefined ? {} : { teacher: options.teacher }),
         config,
         memoryBytes: options.engine.backend.device.memoryBytes,
         runtimeBytes,
@@ -244,6 +248,7 @@ class Training<Row> {
         reference: prepared.reference && sync === undefined,
       })
       using optimizer = new AdamW(model.engine, parameterGroups(model, config), config)
+      using teacher = options.teacher?.build(model.engine)
       using reference =
         sync === undefined ? undefined : new SyncedReference(model, sync, comparesWithStart(config, prepared))
       if (resumed !== undefined) {
@@ -254,6 +259,7 @@ class Training<Row> {
 
       const hashes = {
         model: options.model.fingerprint,
+        ...(options.teacher === undefined ? {} : { teacher: options.teacher.fingerprint }),
         data: options.data.examplesHash ?? hashUnits(prepared.units),
         // A resumed run has its adapter in the checkpoint; it reads the first one again only to compare with it.
         ...(config.adapter === undefined || (this.#stored !== undefined && !comparesWithStart(config, prepared))
@@ -277,16 +283,10 @@ class Training<Row> {
           logger: this.#logger,
         },
       )
-      await using online = await this.#openSource(
-        model,
-        config,
-        prepared,
-        plan,
-        session,
-        resumed,
-        lora,
+      await using online = await this.#openSource(model, config, prepared, plan, session, resumed, lora, {
         reference,
-      ).catch(async (error: unknown) => {
+        teacher,
+      }).catch(async (error: unknown) => {
         session.fail(error, resumed?.manifest.step ?? 0)
         await session.close()
         throw error
@@ -294,6 +294,7 @@ class Training<Row> {
       const loop = new StepLoop({
         source: online.source,
         reference,
+        teacher,
         options: options as TrainOptions<never>,
         config,
         prepared,
@@ -351,7 +352,7 @@ class Training<Row> {
     session: RunSession,
     resumed: Awaited<ReturnType<typeof latestCheckpoint>>,
     lora: LoraConfig | undefined,
-    reference: SyncedReference | undefined,
+    { reference, teacher }: { readonly reference: SyncedReference | undefined; readonly teacher: CausalLM | undefined },
   ): Promise<{ readonly source: UnitSource | undefined } & AsyncDisposable> {
     const options = this.#options
     const { objective, data, rewards = [], rollout, signal } = options
@@ -380,6 +381,7 @@ class Training<Row> {
         split: { tokenBudget: plan.tokenBudget, packing: plan.packing, policy: plan.policy },
         rewards,
         ...(reference === undefined ? {} : { reference }),
+        ...(teacher === undefined ? {} : { teacher }),
         rollout,
         ...(lora === undefined
           ? {}

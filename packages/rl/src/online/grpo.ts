@@ -1,6 +1,7 @@
 import { syncedReference } from "../internal/reference.ts"
 import { settingsError } from "../internal/settings.ts"
 import { groupAdvantages, reinforceAdvantages, rlooAdvantages, weightedRewards } from "./advantages.ts"
+import { gkd } from "./gkd.ts"
 import { groupObjective, rewardFigures } from "./group-objective.ts"
 import {
   GRPO_DEFAULTS,
@@ -237,4 +238,4 @@ export const reinforcePlusPlus = groupObjective<"reinforce++", typeof ReinforceS
 )
 
 /** The methods that learn from rewards of sampled completions. */
-export const onlineObjectives = [grpo, gspo, drGrpo, dapo, cispo, rloo, reinforcePlusPlus, ppo] as const
+export const onlineObjectives = [grpo, gspo, drGrpo, dapo, cispo, rloo, reinforcePlusPlus, ppo, gkd] as const

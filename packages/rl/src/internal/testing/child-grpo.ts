@@ -11,7 +11,7 @@ import { variants } from "./variants.ts"
 
 const folder = process.argv[2]!
 const maxStaleness = Number(process.argv[3] ?? 0)
-const { objective, settings } = variants[process.argv[4] ?? "grpo"]!
+const { objective, settings, teaching } = variants[process.argv[4] ?? "grpo"]!
 const resume = isRunDirectory(folder)
 const say = (what: string): void => void writeSync(1, `${what}\n`)
 const slow = defineReward({
@@ -38,9 +38,9 @@ using engine = new Engine(createReferenceBackend())
 await train({
   engine,
   model: tinyModel(),
-  data: { examples: tinyPrompts },
+  data: { examples: teaching?.examples ?? tinyPrompts },
   objective,
-  rewards: [slow],
+  ...(teaching === undefined ? { rewards: [slow] } : { teacher: teaching.teacher }),
   rollout,
   settings: { ...settings, ...(maxStaleness === 0 ? {} : { maxStaleness }) },
   measure: false,
@@ -50,5 +50,10 @@ await train({
     ? {}
     : { config: { batch: 3, steps: 18, rank: 4, learningRate: 1e-2, dropout: 0.1, saveEvery: 1 } as const }),
   // The completions that are shown come right before the update, and a checkpoint right after.
-  onEvent: ({ type }) => (type === "sample" ? say("update") : type === "checkpoint" ? say("saved") : undefined),
+  onEvent: ({ type }) => {
+    // Where nothing is scored, that moment stands for scoring too.
+    if (type === "sample" && teaching !== undefined) say("scoring")
+    if (type === "sample") say("update")
+    if (type === "checkpoint") say("saved")
+  },
 })

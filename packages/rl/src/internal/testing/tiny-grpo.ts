@@ -1,9 +1,19 @@
+import type { Tokenizer } from "@sloth/model"
 import { defineReward } from "../../rewards/define-reward.ts"
 import { letters } from "../../../../infer/testing/letters.ts"
 import { tinyFiles } from "../../../../train/src/internal/testing/tiny.ts"
 
+const tokenizer: Tokenizer = {
+  ...letters,
+  fingerprint: "letters",
+  decode: (ids) => ids.map((id) => `<${id}>`).join(""),
+}
+
 /** A tiny Llama with a tokenizer of letters. */
-export const tinyModel = () => Object.assign(tinyFiles("untied"), { tokenizer: letters })
+export const tinyModel = () => Object.assign(tinyFiles("untied"), { tokenizer })
+
+/** Another tiny Llama with the same tokens. */
+export const tinyTeacher = () => Object.assign(tinyFiles("tied"), { tokenizer })
 
 /** Prompts of several lengths, as token ids. */
 export const tinyPrompts = Array.from({ length: 10 }, (_, row) => ({
@@ -27,3 +37,13 @@ export const shortness = defineReward<{ want: number }>({
   score: (samples) =>
     samples.map(({ completionTokens, row }) => (row.want === 0 ? null : -completionTokens.length / 10)),
 })
+
+/** The prompts with answers. */
+export const tinyExamples = tinyPrompts.map(({ tokens, row }) => ({
+  tokens: Int32Array.from([
+    ...tokens,
+    ...Array.from({ length: 3 + (row % 4) }, (_, t) => 2 + ((13 * row + 7 * t) % 100)),
+  ]),
+  mask: Uint8Array.from({ length: tokens.length + 3 + (row % 4) }, (_, t) => (t < tokens.length ? 0 : 1)),
+  row,
+}))

@@ -1,11 +1,21 @@
-import type { OnlineObjective } from "@sloth/train"
+import type { OnlineObjective, TrainModel } from "@sloth/train"
 import type { PromptExample } from "../../data/prompts.ts"
+import { gkd } from "../../online/gkd.ts"
 import { grpo } from "../../online/grpo.ts"
 import { ppo } from "../../online/ppo.ts"
+import { tinyExamples, tinyTeacher } from "./tiny-grpo.ts"
 
 /** Methods that runs which get killed go by, with what has to come back after a restart. */
 export const variants: Readonly<
-  Record<string, { readonly objective: OnlineObjective<PromptExample>; readonly settings: object }>
+  Record<
+    string,
+    {
+      readonly objective: OnlineObjective<PromptExample>
+      readonly settings: object
+      /** Rows in place of prompts, and a teacher in place of rewards. */
+      readonly teaching?: { readonly examples: readonly PromptExample[]; readonly teacher: TrainModel }
+    }
+  >
 > = {
   grpo: { objective: grpo, settings: { numGenerations: 4, maxCompletionLength: 6, numIterations: 2 } },
   synced: {
@@ -27,4 +37,9 @@ export const variants: Readonly<
     settings: { numGenerations: 2, maxCompletionLength: 2, replayBuffer: 5 },
   },
   ppo: { objective: ppo, settings: { maxCompletionLength: 6, numIterations: 2, stepsPerGeneration: 2 } },
+  gkd: {
+    objective: gkd as unknown as OnlineObjective<PromptExample>,
+    settings: { maxCompletionLength: 6 },
+    teaching: { examples: tinyExamples as unknown as readonly PromptExample[], teacher: tinyTeacher() },
+  },
 }
