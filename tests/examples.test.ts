@@ -49,6 +49,15 @@ const expected: Readonly<Record<string, readonly (string | RegExp)[]>> = {
   "10-dpo-after-sft": [/taught: loss \d/, /step 10: margin \d.*100 % in order/, "before: ", "after: "],
   "11-orpo": ["Recognised 6 rows of preference pairs (texts).", "6 pairs", /step 20: loss \d/],
   "12-kto": [/step 12: margin \d/, "adapter: "],
+  "13-play-2048": [/taught: loss \d/, /mean reward -?\d.* at first/, "strategies: "],
+  "14-judge": [/the judge gives \d.* at first/, /was asked \d+ times/, "after: "],
+}
+
+/** What each must gain where nano's weights are; what an untrained model gains says nothing. */
+const gains: Readonly<Record<string, RegExp>> = {
+  "06-grpo-format-then-answer": /format: mean reward (\S+) at first, (\S+) at the end/,
+  "13-play-2048": /mean reward (\S+) at first, (\S+) at the end/,
+  "14-judge": /the judge gives (\S+) at first, (\S+) at the end/,
 }
 
 describe("examples", () => {
@@ -64,6 +73,8 @@ describe("examples", () => {
       const { code, output, seconds } = await run(name, ...(name.startsWith("04") || model === "nano" ? [] : [model]))
       expect(code, output).toBe(0)
       for (const part of parts) expect(output).toMatch(part)
+      const gained = model === "nano" ? gains[name]?.exec(output) : undefined
+      if (gained != null) expect(Number(gained[2])).toBeGreaterThan(Number(gained[1]))
       expect(seconds).toBeLessThan(60)
     }, 120_000)
 
