@@ -1,7 +1,7 @@
 /**
  * `bun run bench`: the machine's limits, every kernel as a fraction of them, whole jobs against peers. See docs/benchmarks.md.
  *
- *   --only machine,kernels,train,generate,grpo,start,budget,contention,endurance,context   sections (default: the first six)
+ *   --only machine,kernels,train,generate,grpo,start,budget,contention,endurance,context,forecast   sections (default: the first six)
  *   --filter WORD      only groups of kernels, training and generation whose name has the word
  *   --quick            small shapes, few repetitions: does everything once in a few minutes
  *   --rounds N         times each competitor runs (3)
@@ -21,7 +21,7 @@ import { groupsOf, scoreText, statusText, textLine } from "./lib/format.ts"
 import { flag, number, text } from "./lib/options.ts"
 import { Peaks } from "./lib/peaks.ts"
 import { reportHtml } from "./lib/report-html.ts"
-import { budget, longContext } from "./sections/budget.ts"
+import { budget, forecast, longContext } from "./sections/budget.ts"
 import { contention } from "./sections/contention.ts"
 import { endurance } from "./sections/endurance.ts"
 import { generate } from "./sections/generate.ts"
@@ -40,6 +40,7 @@ const SECTIONS: Readonly<Record<string, (context: BenchContext) => Promise<void>
   budget,
   contention,
   endurance,
+  forecast,
   context: (context) => longContext(context, number("context", context.quick ? 2048 : 32768)),
 }
 const USUAL = ["machine", "kernels", "train", "generate", "start", "budget"]

@@ -64,9 +64,10 @@ export const apply = <P>(
       outputs.map((t) => t.slot as GradSlot),
     )
     const saves = op.saves(params, inputs)
+    // Pushed first: what was saved belongs to the tape also when the next value finds no room.
+    tape.push(node, outputs)
     inputs.forEach((t, i) => tape.save(node, saves[i] === true ? t : undefined))
     for (const t of extra) tape.save(node, t)
-    tape.push(node, outputs)
   }
   return outputs
 }
