@@ -1,8 +1,17 @@
-import { renderChat, type ChatMessage } from "@sloth/data"
+import { renderChat, type ChatMessage, type RenderOptions } from "@sloth/data"
 import type { Tokenizer } from "@sloth/model"
 import { SlothError } from "@sloth/core"
 import type { Completion, GenerateEvent, Generator } from "./generator.ts"
 import type { SamplingOptions } from "./sampling.ts"
+
+/** What a chat template prints for the beginning and the end of a text, where the tokenizer has such tokens: options of `renderChat`. */
+export const templateTokens = (tokenizer: Tokenizer): Pick<RenderOptions, "bosToken" | "eosToken"> => {
+  const { bos, eos } = tokenizer.special
+  return {
+    ...(bos === undefined ? {} : { bosToken: tokenizer.idToToken(bos) }),
+    ...(eos === undefined ? {} : { eosToken: tokenizer.idToToken(eos) }),
+  }
+}
 
 /** Token ids of a conversation up to where the assistant speaks. Errors: SLOTH_CHAT_TEMPLATE when the model has no chat template. */
 export const chatPrompt = (
@@ -16,12 +25,7 @@ export const chatPrompt = (
       why: "It is a base model, or its files leave the template out.",
       next: "Use `sloth generate --raw` to continue a text, or give a template.",
     })
-  const { bos, eos } = tokenizer.special
-  const text = renderChat(template, messages, {
-    addGenerationPrompt: true,
-    bosToken: bos === undefined ? undefined : tokenizer.idToToken(bos),
-    eosToken: eos === undefined ? undefined : tokenizer.idToToken(eos),
-  })
+  const text = renderChat(template, messages, { addGenerationPrompt: true, ...templateTokens(tokenizer) })
   return tokenizer.encode(text)
 }
 

@@ -9,7 +9,7 @@ import {
   type ChatMessage,
   type RowOrigin,
 } from "@sloth/data"
-import { chatPrompt, textPrompt } from "@sloth/infer"
+import { chatPrompt, templateTokens, textPrompt } from "@sloth/infer"
 import type { Tokenizer } from "@sloth/model"
 import type { PreferenceData, PreferenceOptions } from "./open.ts"
 import { readSource } from "./source.ts"
@@ -80,11 +80,9 @@ const tokensOf = (
   const messages = typeof prompt === "string" ? [...system, { role: "user", content: prompt }] : prompt
   const tools = asList(columns["tools"])
   if (template === undefined) return { tokens: chatPrompt(tokenizer, messages, template), prompt: messages }
-  const name = (id: number | undefined) => (id === undefined ? undefined : tokenizer.idToToken(id))
   const text = renderChat(template, messages, {
     addGenerationPrompt: true,
-    bosToken: name(tokenizer.special.bos),
-    eosToken: name(tokenizer.special.eos),
+    ...templateTokens(tokenizer),
     ...(tools === undefined || tools.length === 0 ? {} : { tools }),
     ...(options.date === undefined ? {} : { date: options.date }),
     ...(options.variables === undefined ? {} : { variables: options.variables }),

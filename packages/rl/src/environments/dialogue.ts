@@ -1,5 +1,6 @@
 import { isSlothError, SlothError } from "@sloth/core"
 import { renderChat } from "@sloth/data"
+import { templateTokens } from "@sloth/infer"
 import type { Tokenizer } from "@sloth/model"
 import type { EpisodeMessage, ToolResult } from "./environment.ts"
 import { toolCallFormat, type ToolCallFormat } from "./tool-calls.ts"
@@ -23,13 +24,11 @@ export class Dialogue {
         why: "An episode is a conversation.",
         next: "Take an instruction-tuned model, or give a template.",
       })
-    const { bos, eos } = tokenizer.special
     this.#tokenizer = tokenizer
     this.#template = template
     this.format = toolCallFormat(template)
     this.#options = {
-      ...(bos === undefined ? {} : { bosToken: tokenizer.idToToken(bos) }),
-      ...(eos === undefined ? {} : { eosToken: tokenizer.idToToken(eos) }),
+      ...templateTokens(tokenizer),
       ...(tools.length === 0 ? {} : { tools }),
       // A run that goes over midnight must not change its prompts.
       ...(template.includes("strftime_now") ? { date: new Date() } : {}),

@@ -50,6 +50,27 @@ const goldNumber = (sample: Pick<RewardSample, "row">, column: string): number |
   return readNumber(gold) ?? readNumber(finalAnswer(gold) ?? "")
 }
 
+/** A reward of the number in the completion (undefined where there is none) and the one in the row; null where the row holds none. */
+const numberReward = (
+  options: MatchOptions,
+  defaultName: string,
+  score: (found: number | undefined, gold: number) => number,
+): DefinedReward => {
+  const { name = defaultName, column = "answer", find = finalAnswer } = options
+  return defineReward<Record<string, unknown>>({
+    name,
+    weight: options.weight,
+    columns: [column],
+    each: (sample) => {
+      const gold = goldNumber(sample, column)
+      return gold === undefined ? null : score(readNumber(find(sample.completion) ?? ""), gold)
+    },
+  })
+}
+
+/** What a difference is measured by: the right number, or 1 near 0. */
+const measure = (gold: number): number => Math.max(1, Math.abs(gold))
+
 /** Right where the answer is the number in the row, within a tolerance; null where the row holds no number. */
 export const numericMatch = (
   options: MatchOptions & {
@@ -57,25 +78,10 @@ export const numericMatch = (
     readonly tolerance?: number
   } = {},
 ): DefinedReward => {
-  const {
-    name = "numeric_match",
-    column = "answer",
-    find = finalAnswer,
-    right = 1,
-    wrong = 0,
-    tolerance = 1e-9,
-  } = options
-  return defineReward<Record<string, unknown>>({
-    name,
-    weight: options.weight,
-    columns: [column],
-    each: (sample) => {
-      const gold = goldNumber(sample, column)
-      if (gold === undefined) return null
-      const found = readNumber(find(sample.completion) ?? "")
-      return found !== undefined && Math.abs(found - gold) <= tolerance * Math.max(1, Math.abs(gold)) ? right : wrong
-    },
-  })
+  const { right = 1, wrong = 0, tolerance = 1e-9 } = options
+  return numberReward(options, "numeric_match", (found, gold) =>
+    found !== undefined && Math.abs(found - gold) <= tolerance * measure(gold) ? right : wrong,
+  )
 }
 
 /**
@@ -90,21 +96,12 @@ export const numberProximity = (
     readonly none?: number
   } = {},
 ): DefinedReward => {
-  const { name = "number_proximity", column = "answer", find = finalAnswer, right = 1, wrong = 0, reach = 1 } = options
-  const none = options.none ?? wrong
-  return defineReward<Record<string, unknown>>({
-    name,
-    weight: options.weight,
-    columns: [column],
-    each: (sample) => {
-      const gold = goldNumber(sample, column)
-      if (gold === undefined) return null
-      const found = readNumber(find(sample.completion) ?? "")
-      if (found === undefined) return none
-      const error = Math.abs(found - gold) / (reach * Math.max(1, Math.abs(gold)))
-      return wrong + (right - wrong) * Math.max(0, 1 - error)
-    },
-  })
+  const { right = 1, wrong = 0, reach = 1, none = wrong } = options
+  return numberReward(options, "number_proximity", (found, gold) =>
+    found === undefined
+      ? none
+      : wrong + (right - wrong) * Math.max(0, 1 - Math.abs(found - gold) / (reach * measure(gold))),
+  )
 }
 
 /** Scores an answer that is a whole number. */
