@@ -100,7 +100,7 @@ try {
       peakRssBytes: peakResidentBytes(),
       plannedBufferBytes: memory.peakBytes - memory.reserveBytes - memory.runtimeBytes - memory.mappedBytes,
       peakBufferBytes: engine.backend.memory.stats().peakBytes,
-      plannedTouchedBytes: memory.peakBytes - memory.runtimeBytes - memory.mappedBytes - 35e6,
+      plannedTouchedBytes: memory.peakBytes - memory.runtimeBytes - memory.mappedBytes,
       cachedBytes: engine.backend.memory.stats().cachedBytes,
       runtimeBytes: memory.runtimeBytes,
       reserveBytes: memory.reserveBytes,

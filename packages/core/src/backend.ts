@@ -92,8 +92,12 @@ export interface MemoryModel {
   /** Where a buffer would lie. */
   alloc(bytes: number): number
   free(address: number, bytes: number): void
+  /** A kernel call, for what kernels take beside their arguments. */
+  kernel(name: string, args: readonly number[]): void
   /** Bytes of memory that buffers have ever lain in. */
   touchedBytes(): number
+  /** Bytes that kernels have taken beside their arguments and keep. */
+  scratchBytes(): number
   /** Remembers the state; the function that comes back returns to it, once or often. */
   save(): () => void
 }

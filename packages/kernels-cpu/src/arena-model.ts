@@ -1,4 +1,5 @@
 import type { MemoryModel } from "@sloth/core"
+import { ScratchModel } from "./scratch-model.ts"
 
 const PAGE = 4096
 /** Requests up to this many bytes come from lists of equal blocks. */
@@ -92,6 +93,7 @@ export const arenaModel = (): MemoryModel => {
   const APART = 2 ** 44
   let small = new Map<number, number[]>()
   let touched = 0
+  const scratch = new ScratchModel()
 
   const takeLarge = (bytes: number): number => {
     let fit = free.fit(bytes)
@@ -136,13 +138,16 @@ export const arenaModel = (): MemoryModel => {
       if (bytes > SMALL_LIMIT) giveLarge(address, up(bytes, PAGE))
       else small.get(smallBytes(bytes))!.push(address)
     },
+    kernel: (name, args) => scratch.call(name, args),
     touchedBytes: () => touched,
+    scratchBytes: () => scratch.bytes,
     save: () => {
-      const ranges = free.save()
+      const [ranges, slots] = [free.save(), scratch.save()]
       const lists = () => new Map(Array.from(small, ([size, list]) => [size, [...list]] as [number, number[]]))
       const was = { high: [...high], small: lists(), touched }
       return () => {
         ranges()
+        slots()
         high = [...was.high]
         small = was.small
         was.small = lists()

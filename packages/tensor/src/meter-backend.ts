@@ -25,6 +25,8 @@ export interface MeterReading {
   readonly scratchPeak: number
   /** Bytes of memory that buffers have lain in, holes between them included; `peakBytes` without a memory model. */
   readonly touchedBytes: number
+  /** Bytes that kernels have taken beside their arguments and keep; 0 without a memory model. */
+  readonly keptScratchBytes: number
 }
 
 /** A backend that holds and computes nothing: it counts. The planner runs the real model code on it, so that its forecast is the program's own arithmetic. */
@@ -209,6 +211,7 @@ export const createMeterBackend = (
     get: (_target, name: string) =>
       recorder.wrap((...args: number[]) => {
         calls++
+        model?.kernel(name, args)
         const scratch = options.scratchBytes?.(name, args) ?? 0
         peak = Math.max(peak, live + scratch)
         ;(costs as Record<string, Cost>)[name]?.(...args)
@@ -240,6 +243,7 @@ export const createMeterBackend = (
       scratchBytes,
       scratchPeak,
       touchedBytes: model?.touchedBytes() ?? peak,
+      keptScratchBytes: model?.scratchBytes() ?? 0,
     }),
     save: () => {
       const restore = model?.save()
