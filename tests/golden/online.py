@@ -7,6 +7,7 @@ import types
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import torch
+import torch.nn.functional as F
 import trl
 from common import HERE, arr, header, num, write_json
 from peft import PeftModel
@@ -93,9 +94,37 @@ def gkd_model(beta):
     }
 
 
+def pairs(loss_type):
+    """Three pairs of completions of 4 and 3 tokens by the formulas of TRL's OnlineDPOTrainer and, of 1.10, XPOTrainer and NashMDTrainer: the first of a pair is the policy's, the second the opponent's."""
+    n, beta, alpha = 3, 0.1, 0.01
+    own = (-0.9 + wave(n, 4, 0.8, 1.1, 0.0, 0.5)).requires_grad_()
+    other = (-1.1 + wave(n, 3, 0.6, 1.4, 0.4, 0.5)).requires_grad_()
+    own_ref, other_ref = -0.8 + wave(n, 4, 0.8, 1.1, 0.6, 0.5), -1.0 + wave(n, 3, 0.6, 1.4, 0.9, 0.5)
+    scores = torch.tensor([[1.0, 0.2], [0.3, 0.9], [0.5, 0.5]])
+    first = scores[:, 0] >= scores[:, 1]
+    a, b = own.sum(1) - own_ref.sum(1), other.sum(1) - other_ref.sum(1)
+    z = torch.where(first, a - b, b - a)
+    dpo = -F.logsigmoid(beta * z) if loss_type == "sigmoid" else (z - 1 / (2 * beta)) ** 2
+    probability = torch.sigmoid(scores[:, 0] - scores[:, 1])
+    ratio = (own - own_ref).detach()
+    losses = {
+        "onlineDpo": dpo.mean(), "xpo": (dpo + alpha * other.sum(1)).mean(),
+        "nash": (beta * (ratio * own).sum(1) - (probability - 0.5) * own.sum(1)).mean(),
+    }
+    out = {
+        "loss": loss_type, "beta": beta, "alpha": alpha, "scores": arr(scores.flatten().tolist()), "policy": [arr(own.tolist(), 12), arr(other.tolist(), 12)],
+        "reference": [arr(own_ref.tolist(), 12), arr(other_ref.tolist(), 12)],
+    }
+    for name, value in losses.items():
+        d, e = torch.autograd.grad(value, [own, other], retain_graph=True, allow_unused=True)
+        out[name] = {"loss": num(value.detach(), 12), "own": arr(d.tolist(), 12), "other": None if e is None else arr(e.tolist(), 12)}
+    return out
+
+
 write_json("online.json", {
     "header": header("online.py", trl=trl.__version__),
     "ppo": [ppo("k1", False, 1.0, 0.95), ppo("k3", True, 0.9, 0.8)],
+    "pairs": [pairs("sigmoid"), pairs("ipo")],
     "gkd": [gkd(b) for b in (0, 0.1, 0.5, 1)],
     "gkdModel": [gkd_model(b) for b in (0, 0.5, 1)],
 })

@@ -26,6 +26,10 @@ export interface GroupMethod {
   readonly maxStaleness?: number
   /** Groups of earlier rollouts that are kept to take the place of those that teach nothing; none when absent. */
   readonly replayBuffer?: number
+  /** True for methods that compare the completions of a prompt with each other: they are never cut apart. */
+  readonly together?: boolean
+  /** Who says the second completion of each pair; the policy, as all others, when absent. */
+  readonly opponent?: "reference"
   readonly reuse: Reuse
   /** True where advantages need each token's KL divergence from the reference. */
   readonly needsKl: boolean

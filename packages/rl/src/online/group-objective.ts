@@ -26,8 +26,20 @@ export interface GroupObjective<
 /** Settings that all these methods have. */
 export type GroupSettings = Omit<
   GroupMethod,
-  "name" | "dynamicSampling" | "reuse" | "needsKl" | "needsValues" | "advantages"
+  | "name"
+  | "numGenerations"
+  | "maskTruncated"
+  | "dynamicSampling"
+  | "reuse"
+  | "needsKl"
+  | "needsValues"
+  | "together"
+  | "opponent"
+  | "advantages"
 > & {
+  /** Two where the method compares pairs. */
+  readonly numGenerations?: number
+  readonly maskTruncated?: boolean
   readonly numIterations: number
   readonly stepsPerGeneration: number
 }
@@ -45,13 +57,18 @@ export const groupObjective = <
 >(spec: {
   readonly name: Name
   readonly config: Config
+  /** True for methods that compare two completions of each prompt. */
+  readonly pairs?: boolean
   loss(settings: Settings): LogprobLoss<SampledUnit>
   /** The settings for completions that another program samples. */
   elsewhere?(settings: Settings): Settings
   /** Refuses settings that make no sense together. */
   check?(settings: Settings): void
-  method(settings: Settings): Pick<GroupMethod, "dynamicSampling" | "needsKl" | "needsValues" | "advantages">
+  method(
+    settings: Settings,
+  ): Pick<GroupMethod, "dynamicSampling" | "needsKl" | "needsValues" | "opponent" | "advantages">
 }): GroupObjective<Name, Config> => {
+  const countOf = ({ numGenerations = 2 }: Settings): number => numGenerations
   // Units of equal size are one object, also when pieces are cut from them.
   const units = new Map<number, ReturnType<typeof forecastUnits>>()
   const unitsOf = (maxCompletion: number) => {
@@ -65,7 +82,7 @@ export const groupObjective = <
     // From the sizes of the unit back to what it was made of.
     const first = unit.segments[0]!.length
     const alone = unit.segments.length === 1
-    if (alone) return [unit]
+    if (alone || spec.pairs === true) return [unit]
     const count = unit.segments.length - 1
     const own = unit.segments[1]!.length
     return pieces(first, own, count, tokenBudget).map((n) => unitsOf(own + 1)(first, n))
@@ -77,9 +94,9 @@ export const groupObjective = <
     open: openPrompts,
     // One unit a prompt, as large as its completions can become.
     prepare: (rows, { settings }) => {
-      const { maxCompletionLength, numGenerations } = settings as Settings
+      const { maxCompletionLength } = settings as Settings
       const unit = unitsOf(maxCompletionLength)
-      return rows.map(({ tokens }) => unit(tokens.length, numGenerations)) as unknown as SampledUnit[]
+      return rows.map(({ tokens }) => unit(tokens.length, countOf(settings as Settings))) as unknown as SampledUnit[]
     },
     loss: (settings) => spec.loss(settings as Settings),
     online: {
@@ -95,7 +112,15 @@ export const groupObjective = <
       open: (rows, heldOut, context) => {
         const settings = context.settings as Settings
         return GroupSource.open(
-          { ...settings, name: spec.name, reuse: reuseOf(settings), ...spec.method(settings) },
+          {
+            ...settings,
+            name: spec.name,
+            numGenerations: countOf(settings),
+            maskTruncated: settings.maskTruncated ?? false,
+            together: spec.pairs === true,
+            reuse: reuseOf(settings),
+            ...spec.method(settings),
+          },
           rows,
           heldOut,
           context,
@@ -103,7 +128,8 @@ export const groupObjective = <
       },
       splitForecast: cut,
       rehearse: (model: CausalLM, forecast, config: TrainConfig, settings) => {
-        const { maxCompletionLength, numGenerations, rolloutBatch, stepsPerGeneration, kvCache } = settings as Settings
+        const { maxCompletionLength, rolloutBatch, stepsPerGeneration, kvCache } = settings as Settings
+        const numGenerations = countOf(settings as Settings)
         const prompts = forecast.map(({ segments }) =>
           segments.length === 1 ? segments[0]!.length - (maxCompletionLength - 1) : segments[0]!.length,
         )

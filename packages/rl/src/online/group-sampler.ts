@@ -1,10 +1,13 @@
 import { SlothError, type Completion, type RewardSample, type RolloutEngine, type TokenPrompt } from "@sloth/core"
-import { localRollout } from "@sloth/infer"
+import { localRollout, requestSeed } from "@sloth/infer"
 import type { SourceContext } from "@sloth/train"
 import type { PromptExample } from "../data/prompts.ts"
 import { runRewards, type RewardRun } from "../rewards/run-rewards.ts"
 import { cacheTokens } from "./forecast.ts"
 import type { GroupMethod } from "./group-method.ts"
+
+// A stream of seeds: the opponent must not repeat the policy's draws.
+const OPPONENT = 0x4f50504f
 
 /** What an engine may say of a completion beyond the contract. */
 export interface RicherCompletion extends Completion {
@@ -46,6 +49,7 @@ export type SamplingMethod = Pick<
   | "kvCache"
   | "onRewardError"
   | "rewardTimeout"
+  | "opponent"
 >
 
 /** What sampling takes of its surroundings. */
@@ -59,16 +63,29 @@ export class GroupSampler implements AsyncDisposable {
   readonly #method: SamplingMethod
   readonly #context: SamplingContext
   readonly #engine: RicherEngine
+  readonly #opponent: RicherEngine | undefined
 
-  private constructor(method: SamplingMethod, context: SamplingContext, engine: RolloutEngine) {
+  private constructor(
+    method: SamplingMethod,
+    context: SamplingContext,
+    engine: RolloutEngine,
+    opponent: RolloutEngine | undefined,
+  ) {
     this.#method = method
     this.#context = context
     this.#engine = engine
+    this.#opponent = opponent
   }
 
-  /** Opens the engine for prompts of `sizes` tokens. */
+  /** Opens the engine for prompts of `sizes` tokens. Errors: SLOTH_RL_OPPONENT; those of the engine. */
   static async open(method: SamplingMethod, sizes: readonly number[], context: SamplingContext): Promise<GroupSampler> {
     const { model, tokenizer } = context
+    if (method.opponent !== undefined && context.rollout?.elsewhere === true)
+      throw new SlothError("SLOTH_RL_OPPONENT", {
+        what: `The method samples from the reference too, which the engine "${context.rollout.name}" does not have.`,
+        next: "Leave rollout out, or take a method that samples from the policy alone, such as online_dpo.",
+        fields: { engine: context.rollout.name },
+      })
     const options = {
       tokenizer,
       ...(context.saveAdapter === undefined ? {} : { saveAdapter: context.saveAdapter }),
@@ -81,11 +98,12 @@ export class GroupSampler implements AsyncDisposable {
         context: model.config.maxPositions,
       }),
     }
-    const engine =
+    const make = async (adapters: boolean): Promise<RolloutEngine> =>
       context.rollout === undefined
-        ? localRollout.create(model, options)
-        : await context.rollout.create(model as never, options as never)
-    return new GroupSampler(method, context, engine)
+        ? localRollout.create(model, adapters ? options : { ...options, adapters })
+        : await context.rollout.create(model as never, (adapters ? options : { ...options, adapters }) as never)
+    const engine = await make(true)
+    return new GroupSampler(method, context, engine, method.opponent === undefined ? undefined : await make(false))
   }
 
   /** True for an engine that samples while training goes on: it is elsewhere, and says when it has taken the weights. */
@@ -112,12 +130,27 @@ export class GroupSampler implements AsyncDisposable {
     step: number,
     signal = this.#context.signal,
   ): Promise<Sampled[]> {
+    if (this.#opponent === undefined || count !== 2)
+      return this.#from(this.#engine, examples, count, seed, step, signal)
+    const own = await this.#from(this.#engine, examples, 1, seed, step, signal)
+    const other = await this.#from(this.#opponent, examples, 1, requestSeed(seed, OPPONENT, 0), step, signal)
+    return own.flatMap((first, i) => [first, other[i]!])
+  }
+
+  async #from(
+    engine: RicherEngine,
+    examples: readonly PromptExample[],
+    count: number,
+    seed: number,
+    step: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Sampled[]> {
     const { tokenizer } = this.#context
     const { maxCompletionLength, temperature, topP, topK, minP, repetitionPenalty, stop } = this.#method
     const places: (Sampled | undefined)[] = Array.from({ length: examples.length * count })
     signal?.throwIfAborted()
     try {
-      const stream = this.#engine.generate(
+      const stream = engine.generate(
         examples.map(({ tokens }) => ({ tokens, count })),
         { maxTokens: maxCompletionLength, temperature, topP, topK, minP, repetitionPenalty, stop, seed },
         signal === undefined ? {} : { signal },
@@ -133,7 +166,7 @@ export class GroupSampler implements AsyncDisposable {
       }
     } finally {
       // Cache and training take turns in the same memory.
-      this.#engine.release?.()
+      engine.release?.()
     }
     signal?.throwIfAborted()
     const missing = places.findIndex((place) => place === undefined || place.completion.tokens.length === 0)
@@ -164,6 +197,7 @@ export class GroupSampler implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#opponent?.[Symbol.asyncDispose]()
     await this.#engine[Symbol.asyncDispose]()
   }
 }

@@ -8,7 +8,7 @@ import type { RewardRun } from "../rewards/run-rewards.ts"
 import { Adviser } from "./advice.ts"
 import { stepsOf, type GroupMethod } from "./group-method.ts"
 import { GroupSampler } from "./group-sampler.ts"
-import { advanceRollout, unitsOf } from "./rollout-advance.ts"
+import { advanceRollout, budgetOf, unitsOf } from "./rollout-advance.ts"
 import { ReplayBuffer } from "./replay-buffer.ts"
 import { replayGroups } from "./replay-groups.ts"
 import { extremes, finite, lengths, questionOf, sampleRecords, scoreMetrics } from "./rollout-figures.ts"
@@ -105,7 +105,7 @@ export class GroupSource implements UnitSource<SampledUnit> {
       })
     const groups = this.#rollout.slices[phase % slices]!
     return {
-      units: unitsOf(groups, this.#rollout.stepTokens, this.#context.split.tokenBudget),
+      units: unitsOf(groups, this.#rollout.stepTokens, budgetOf(this.#method, this.#context)),
       metrics: this.#ahead > 0 ? { ...metrics, staleness: step - 1 - this.#made } : metrics,
     }
   }

@@ -13,6 +13,7 @@ import {
   type ReinforceMethodSettings,
   type RlooMethodSettings,
 } from "./grpo-settings.ts"
+import { onlineDpo, xpo } from "./online-dpo.ts"
 import { policyObjectiveLoss, rlooObjectiveLoss } from "./policy-objective.ts"
 import { ppo } from "./ppo.ts"
 
@@ -238,4 +239,16 @@ export const reinforcePlusPlus = groupObjective<"reinforce++", typeof ReinforceS
 )
 
 /** The methods that learn from rewards of sampled completions. */
-export const onlineObjectives = [grpo, gspo, drGrpo, dapo, cispo, rloo, reinforcePlusPlus, ppo, gkd] as const
+export const onlineObjectives = [
+  grpo,
+  gspo,
+  drGrpo,
+  dapo,
+  cispo,
+  rloo,
+  reinforcePlusPlus,
+  ppo,
+  gkd,
+  onlineDpo,
+  xpo,
+] as const

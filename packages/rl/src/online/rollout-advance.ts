@@ -15,6 +15,10 @@ import { maskedCount } from "./importance.ts"
 import { sampledUnits, type SampledCompletion, type SampledUnit } from "./sampled-unit.ts"
 import type { SampledGroup, StoredRollout } from "./stored-rollout.ts"
 
+/** Tokens that groups are cut to. */
+export const budgetOf = ({ together }: Pick<GroupMethod, "together">, { split }: SourceContext): number =>
+  together === true ? Number.POSITIVE_INFINITY : split.tokenBudget
+
 /** The units of groups, cut to the run's token budget. */
 export const unitsOf = (groups: readonly SampledGroup[], stepTokens: number, tokenBudget: number): SampledUnit[] =>
   groups.flatMap(({ row, prompt, samples }) =>
@@ -84,7 +88,7 @@ export const advanceRollout = async (
       const units = unitsOf(
         groups.map((g) => group(g, plain)),
         1,
-        context.split.tokenBudget,
+        budgetOf(method, context),
       )
       const [policy, critic] = await outputsOf(units, context, 2, async (batch) => {
         const { logprobs, values: said } = await hostOutputs(

@@ -1,0 +1,70 @@
+import * as Schema from "effect/Schema"
+import { field, withDefault } from "@sloth/core"
+import { syncedReference, syncedReferenceFields } from "../internal/reference.ts"
+import { weightedRewards } from "./advantages.ts"
+import type { GroupMethod } from "./group-method.ts"
+import { groupObjective, rewardFigures } from "./group-objective.ts"
+import {
+  pairFields,
+  pairLoss,
+  pairLossField,
+  pairObjectiveLoss,
+  pairSigns,
+  penalised,
+  scoresMargin,
+  type PairSettings,
+} from "./pairs.ts"
+
+/** Settings of online DPO. */
+export const OnlineDpoSettingsSchema = Schema.Struct({ ...pairFields, loss: pairLossField, ...syncedReferenceFields })
+
+/** Decoded {@link OnlineDpoSettingsSchema}. */
+export type OnlineDpoSettings = typeof OnlineDpoSettingsSchema.Type
+
+/** Settings of XPO. */
+export const XpoSettingsSchema = Schema.Struct({
+  ...pairFields,
+  loss: pairLossField,
+  alpha: field
+    .number({
+      description: "Weight of the log-prob of what the reference says, which the policy is pushed away from.",
+      min: 0,
+    })
+    .pipe(withDefault(1e-5)),
+})
+
+/** Decoded {@link XpoSettingsSchema}. */
+export type XpoSettings = typeof XpoSettingsSchema.Type
+
+const judged = ({ missingEndPenalty }: PairSettings): Pick<GroupMethod, "advantages"> => ({
+  advantages: (scores, weights, groupSizes, _lengths, _kl, { finish }) => {
+    const own = penalised(weightedRewards(scores, weights), finish, missingEndPenalty)
+    const figures = rewardFigures(scores, weights, groupSizes)
+    return {
+      ...figures,
+      advantages: Array.from(pairSigns(own)),
+      metrics: { ...figures.metrics, "rewards/score_margin": scoresMargin(own) },
+    }
+  },
+})
+
+/** Online DPO (Guo et al. 2024) with TRL's settings: two completions of each prompt, the better one by reward against the other. */
+export const onlineDpo = groupObjective<"online_dpo", typeof OnlineDpoSettingsSchema, OnlineDpoSettings>({
+  name: "online_dpo",
+  config: OnlineDpoSettingsSchema,
+  pairs: true,
+  loss: (settings) => ({
+    ...pairObjectiveLoss((sampled, pairs) => pairLoss(sampled, settings, pairs), settings.temperature),
+    ...syncedReference("online_dpo", settings, undefined),
+  }),
+  method: (settings) => ({ dynamicSampling: 0, needsKl: false, ...judged(settings) }),
+})
+
+/** XPO (Xie et al. 2024) with TRL's settings: a completion of the policy against one of the reference, and a bonus for leaving what the reference says. */
+export const xpo = groupObjective<"xpo", typeof XpoSettingsSchema, XpoSettings>({
+  name: "xpo",
+  config: XpoSettingsSchema,
+  pairs: true,
+  loss: (settings) => pairObjectiveLoss((sampled, pairs) => pairLoss(sampled, settings, pairs), settings.temperature),
+  method: (settings) => ({ dynamicSampling: 0, needsKl: false, opponent: "reference", ...judged(settings) }),
+})
