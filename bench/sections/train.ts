@@ -156,6 +156,19 @@ const runTraining = async (context: BenchContext, job: Job): Promise<void> => {
       }
   }
   const half = outcomes.get("sloth bf16")
+  if (half !== undefined && half.values.length > 0 && best?.name.includes("bf16") === true) {
+    const n = Math.min(half.values.length, best.values.length)
+    const ratios = Array.from({ length: n }, (_, i) => speedOf(half.values[i]!) / speedOf(best.values[i]!))
+    add({
+      ...at,
+      name: `sloth bf16 / ${best.name}`,
+      value: spread(ratios),
+      unit: "x",
+      score: median(ratios),
+      scoreOf: "x peer",
+      bar: job.ratio,
+    })
+  }
   if (half !== undefined && half.values.length > 0) {
     const n = Math.min(mine.values.length, half.values.length)
     const ratios = Array.from({ length: n }, (_, i) => speedOf(half.values[i]!) / speedOf(mine.values[i]!))

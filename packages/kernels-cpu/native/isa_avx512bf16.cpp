@@ -16,6 +16,8 @@ void fill_bf16(KernelTable& t) {
   t.linearGroup = linearGroup;
   t.linearBackwardInput = linearBackwardInput;
   t.logits = logits;
+  t.attention = attention;
+  t.attentionBackward = attentionBackward;
   t.linearCrossEntropy = linearCrossEntropy;
   t.linearLogprobs = linearLogprobs;
   t.linearLogprobsBackward = linearLogprobsBackward;

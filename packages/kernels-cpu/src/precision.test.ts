@@ -248,6 +248,150 @@ for (const isa of withPrecision("bf16"))
           }
         }
       })
+
+    for (const [name, segments, headDim, window] of [
+      [
+        "packed",
+        [
+          [0, 37, -1],
+          [37, 70, -1],
+        ],
+        32,
+        0,
+      ],
+      [
+        "completions of a prompt",
+        [
+          [0, 61, -1],
+          [61, 33, 0],
+          [94, 21, 0],
+        ],
+        20,
+        0,
+      ],
+      ["a window", [[0, 115, -1]], 33, 11],
+    ] as const)
+      test(`attention and its way back, ${name}`, async () => {
+        const [heads, kvHeads, scale] = [4, 2, 0.3]
+        const tokens = segments.reduce((n, [, length]) => n + length, 0)
+        const [wide, narrow] = [heads * headDim, kvHeads * headDim]
+        const [q, k, v, dout] = [
+          numbers(tokens * wide, 1),
+          numbers(tokens * narrow, 2),
+          numbers(tokens * narrow, 3),
+          numbers(tokens * wide, 4),
+        ]
+        const [out, lse, dq, dk, dv] = await onThreads(
+          isa,
+          async (s) => {
+            const [qb, kb, vb, table] = [s.f32(q), s.f32(k), s.f32(v), s.i32(segments.flat())]
+            const made = [tokens * wide, tokens * heads, tokens * wide, tokens * narrow, tokens * narrow].map((n) =>
+              s.alloc(n * 4),
+            )
+            const [o, l, a, b, c] = made as [number, number, number, number, number]
+            const shape = [segments.length, tokens, heads, kvHeads, headDim, scale, window, 0, NONE] as const
+            s.k.attention(o, l, qb, wide, kb, narrow, vb, narrow, table, ...shape)
+            s.k.attentionBackward(a, b, c, NONE, s.f32(dout), o, l, qb, wide, kb, narrow, vb, narrow, table, ...shape)
+            const [o2, l2, a2, b2, c2] = [
+              await s.readF32(o),
+              await s.readF32(l),
+              await s.readF32(a),
+              await s.readF32(b),
+              await s.readF32(c),
+            ]
+            return [o2, l2, a2, b2, c2] as const
+          },
+          "bf16",
+        )
+        // Position on the path, and the rows that each row sees.
+        const seen: number[][] = Array.from({ length: tokens }, () => [])
+        for (const [i, [start, length]] of segments.entries())
+          for (let r = 0; r < length; r++) {
+            const path: number[] = []
+            for (let at: number = i; at >= 0; at = segments[at]![2])
+              path.unshift(
+                ...Array.from({ length: at === i ? r + 1 : segments[at]![1] }, (_, t) => segments[at]![0] + t),
+              )
+            seen[start + r] = window > 0 ? path.slice(-window) : path
+          }
+        const [rk, rv, ro] = [rounded(k), rounded(v), rounded(dout)]
+        const rq = rounded(q.map((x) => Math.fround(x * Math.fround(scale))))
+        const [qs, ks, vs] = [new Float64Array(dq.length), new Float64Array(dk.length), new Float64Array(dv.length)]
+        const [qe, ke, ve] = [new Float64Array(dq.length), new Float64Array(dk.length), new Float64Array(dv.length)]
+        // bf16 numbers from 1 to 2 are 2^-7 apart: rounding moves a number by 2^-8 of itself at most. An f32 sum of n terms is off by n · 2^-24 of their sizes.
+        const [half, sum] = [2 ** -8, (n: number) => (n + 8) * 2 ** -24]
+        const worst = [0, 0]
+        const near = (slot: number, actual: number, expected: number, allowed: number): void => {
+          worst[slot] = Math.max(worst[slot]!, Math.abs(actual - expected) / (allowed + 2 ** -100))
+        }
+        for (let r = 0; r < tokens; r++)
+          for (let h = 0; h < heads; h++) {
+            const at = (r * heads + h) * headDim
+            const keys = seen[r]!
+            const group = Math.floor((h * kvHeads) / heads)
+            const key = (j: number) => (j * kvHeads + group) * headDim
+            const [scores, delta, dp, dpError] = [[] as number[], [] as number[], [] as number[], [] as number[]]
+            for (const j of keys) {
+              let [s, size, d, dSize] = [0, 0, 0, 0]
+              for (let c = 0; c < headDim; c++) {
+                s += rq[at + c]! * rk[key(j) + c]!
+                size += Math.abs(rq[at + c]! * rk[key(j) + c]!)
+                d += ro[at + c]! * rv[key(j) + c]!
+                dSize += Math.abs(ro[at + c]! * rv[key(j) + c]!)
+              }
+              scores.push(s)
+              delta.push(sum(headDim) * size)
+              dp.push(d)
+              dpError.push(sum(headDim) * dSize)
+            }
+            const most = Math.max(...scores)
+            const log = most + Math.log(scores.reduce((n, s) => n + Math.exp(s - most), 0))
+            const off = Math.max(...delta) * 2 + 2 ** -20
+            near(0, lse[r * heads + h]!, log, off + 2 ** -22 * Math.abs(log))
+            let [dot, dotSize] = [0, 0]
+            for (let c = 0; c < headDim; c++) {
+              let [o, size] = [0, 0]
+              for (const [i, j] of keys.entries()) {
+                const term = Math.exp(scores[i]! - log) * rv[key(j) + c]!
+                o += term
+                size += Math.abs(term)
+              }
+              near(0, out[at + c]!, o, (half + 2 * off + sum(keys.length)) * size)
+              // The way back reads what the kernel made.
+              dot += dout[at + c]! * out[at + c]!
+              dotSize += Math.abs(dout[at + c]! * out[at + c]!)
+            }
+            for (const [i, j] of keys.entries()) {
+              const p = Math.exp(scores[i]! - lse[r * heads + h]!)
+              const pError = p * (delta[i]! + 2 ** -20)
+              const ds = p * (dp[i]! - dot)
+              const dsError =
+                pError * Math.abs(dp[i]! - dot) + p * (dpError[i]! + sum(headDim) * dotSize) + half * Math.abs(ds)
+              for (let c = 0; c < headDim; c++) {
+                qs[at + c]! += ds * rk[key(j) + c]! * scale
+                qe[at + c]! +=
+                  dsError * Math.abs(rk[key(j) + c]!) * scale * (1 + half) +
+                  sum(tokens) * Math.abs(ds * rk[key(j) + c]!) * scale
+                ks[key(j) + c]! += ds * rq[at + c]!
+                ke[key(j) + c]! +=
+                  dsError * Math.abs(rq[at + c]!) * (1 + half) + sum(2 * tokens) * Math.abs(ds * rq[at + c]!)
+                vs[key(j) + c]! += p * ro[at + c]!
+                ve[key(j) + c]! +=
+                  (pError + half * p) * Math.abs(ro[at + c]!) * (1 + half) + sum(2 * tokens) * p * Math.abs(ro[at + c]!)
+              }
+            }
+          }
+        for (const [actual, expected, allowed] of [
+          [dq, qs, qe],
+          [dk, ks, ke],
+          [dv, vs, ve],
+        ] as const)
+          for (let i = 0; i < actual.length; i++) near(1, actual[i]!, expected[i]!, allowed[i]!)
+        expect(worst[0]).toBeLessThanOrEqual(1)
+        expect(worst[1]).toBeLessThanOrEqual(1)
+        // Operands were rounded: f32 products would be far nearer.
+        expect(worst[1]).toBeGreaterThan(0.01)
+      })
   })
 
 /** Activations in blocks of 32 int8 with an f32 scale each, as the kernels' comment says. */

@@ -2,6 +2,9 @@
 // Included inside an ISA namespace, after gemm.h and linear.h. Method: Dao 2023 (FlashAttention-2), with the query heads that share a key head stacked as
 // rows of one product: stacked row r = position * group + head.
 //
+// The products are of the words of the unit (gemm.h). Where those are two bf16, both operands of each product are rounded: scaled queries, keys, values, gradients,
+// probabilities and their gradients; sums, exponentials and everything else stay f32.
+//
 // Positions are counted along the path from the root of a segment. A key is seen when its position is not after the query's and, with a window, less than
 // `window` before it; that covers the segment itself and all its ancestors.
 
@@ -15,6 +18,7 @@ static const int SLOT_TILES = 2;
 static const int SLOT_DELTA = 3;
 static const int SLOT_PAIRS = 4;
 static const int SLOT_SORTED = 5;
+static const int SLOT_PARTS = 7;
 
 struct Segment {
   int64_t start, length, parent;
@@ -95,6 +99,7 @@ struct FlashState {
   int64_t window;
   float* q;       // [rows, SA]
   float* scores;  // [MR, SA]
+  float* words;   // [MR, SA] scores as an operand, where they are not one as they lie
   float* keys;    // panels [KEYS / NR][headDim][NR]
   float* values;  // panels [width / NR][keys][NR]
   float* o;       // [rows, width]
@@ -104,7 +109,7 @@ struct FlashState {
 
 static int64_t flash_bytes(int64_t headDim) {
   const int64_t width = round_up(headDim, NR);
-  return Carver::bytes(STACK_MAX * SA) + Carver::bytes(MR * SA) + Carver::bytes(round_up(KEYS, NR) * headDim) + Carver::bytes(KEYS * width) +
+  return Carver::bytes(STACK_MAX * SA) + 2 * Carver::bytes(MR * SA) + Carver::bytes(round_up(KEYS, NR) * headDim) + Carver::bytes(KEYS * width) +
          Carver::bytes(STACK_MAX * width) + 2 * Carver::bytes(STACK_MAX);
 }
 
@@ -113,6 +118,7 @@ static void flash_begin(FlashState& f, char* scratch) {
   Carver c = {scratch};
   f.q = Carver::take(c, STACK_MAX * SA);
   f.scores = Carver::take(c, MR * SA);
+  f.words = Carver::take(c, MR * SA);
   f.keys = Carver::take(c, round_up(KEYS, NR) * f.headDim);
   f.values = Carver::take(c, KEYS * f.width);
   f.o = Carver::take(c, STACK_MAX * f.width);
@@ -151,9 +157,18 @@ SLOTH_INLINE float softmax_row(float* s, int64_t from, int64_t to, int64_t lo, i
   return factor;
 }
 
+// Rows of f32, SA apart, as the left operand of a product: as they lie, or as words in `out`.
+template <class P>
+SLOTH_INLINE const float* as_strip(const float* x, int64_t rows, int64_t kc, float* out) {
+  if (P::DEEP == 1) return x;
+  P::strip(x, SA, rows, 0, kc, out);
+  return out;
+}
+
 // All stacked rows against `count` packed keys, the first at path position keyBase; stacked row 0 is at path position queryBase.
+template <class P = Words>
 SLOTH_NOINLINE void flash_tile(FlashState& f, int64_t queryBase, int64_t keyBase, int64_t count) {
-  const int64_t strips = strip_count(f.rows);
+  const int64_t strips = strip_count(f.rows), deep = P::count(f.headDim), words = P::count(count);
   for (int64_t s = 0; s < strips; s++) {
     const int64_t r0 = strip_begin(f.rows, strips, s), rows = strip_begin(f.rows, strips, s + 1) - r0;
     const int64_t firstAt = queryBase + r0 / f.group, lastAt = queryBase + (r0 + rows - 1) / f.group;
@@ -161,7 +176,7 @@ SLOTH_NOINLINE void flash_tile(FlashState& f, int64_t queryBase, int64_t keyBase
     const int64_t begin = f.window > 0 ? max_i(0, firstAt - f.window + 1 - keyBase) / NR * NR : 0;
     if (end <= begin) continue;
     const int64_t padded = begin + round_up(end - begin, NR);
-    for (int64_t c = begin; c < end; c += NR) Tiles<NR>::get(rows, NR)(f.headDim, f.q + r0 * SA, f.keys + c * f.headDim, f.scores + c, SA, NR, 0, 1.0f, nullptr);
+    for (int64_t c = begin; c < end; c += NR) Tiles<NR, P>::get(rows, NR)(deep, f.q + r0 * SA, f.keys + c * deep, f.scores + c, SA, NR, 0, 1.0f, nullptr);
     for (int64_t i = 0; i < rows; i++) {
       const int64_t at = queryBase + (r0 + i) / f.group;
       const int64_t hi = max_i(begin, min_i(end, at - keyBase + 1));
@@ -173,8 +188,9 @@ SLOTH_NOINLINE void flash_tile(FlashState& f, int64_t queryBase, int64_t keyBase
         for (int64_t c = 0; c < f.width; c += VW) vstore(o + c, vmul(vload(o + c), shrink));
       }
     }
+    const float* strip = as_strip<P>(f.scores + begin, rows, end - begin, f.words);
     for (int64_t c = 0; c < f.width; c += NR) {
-      Tiles<NR>::get(rows, NR)(end - begin, f.scores + begin, f.values + c * count + begin * NR, f.o + r0 * f.width + c, f.width, NR, TILE_ADD, 1.0f, nullptr);
+      Tiles<NR, P>::get(rows, NR)(P::count(end - begin), strip, f.values + c * words + begin / P::DEEP * NR, f.o + r0 * f.width + c, f.width, NR, TILE_ADD, 1.0f, nullptr);
     }
   }
 }
@@ -246,6 +262,8 @@ static void attention(Pool* pool, float* out, float* lse, const float* q, int64_
     flash_begin(f, static_cast<char*>(pool_scratch(pool, worker, static_cast<size_t>(flash_bytes(headDim)))));
     const int64_t row0 = seg[t.segment].start + t.first;
     stack_rows(q + row0 * ldq + head * group * headDim, ldq, t.rows, group, headDim, static_cast<float>(scale), f.q, SA);
+    // Words take the place of the floats that they are made of.
+    if (Product::DEEP > 1) Product::strip(f.q, SA, f.rows, 0, headDim, f.q);
     const int64_t queryBase = seg[t.segment].base + t.first;
     // From the segment itself up to the root.
     for (int64_t s = t.segment; s >= 0; s = seg[s].parent) {
@@ -255,9 +273,9 @@ static void attention(Pool* pool, float* out, float* lse, const float* q, int64_
         const int64_t keyBase = seg[s].base + j;
         if (window > 0 && keyBase + n - 1 < queryBase - window + 1) continue;
         const int64_t row = seg[s].start + j;
-        pack_transposed<FormatF32>(reinterpret_cast<const uint8_t*>(k + row * ldk + head * headDim), ldk * 4, 0, n, 0, headDim, f.keys, 0, headDim);
-        pack_straight<FormatF32>(reinterpret_cast<const uint8_t*>(v + row * ldv + head * headDim), ldv * 4, 0, headDim, 0, n, f.values, 0, n);
-        flash_tile(f, queryBase, keyBase, n);
+        Product::transposed<FormatF32>(reinterpret_cast<const uint8_t*>(k + row * ldk + head * headDim), ldk * 4, 0, n, 0, headDim, f.keys);
+        Product::straight<FormatF32>(reinterpret_cast<const uint8_t*>(v + row * ldv + head * headDim), ldv * 4, 0, headDim, 0, n, f.values);
+        flash_tile<Product>(f, queryBase, keyBase, n);
       }
     }
     for (int64_t r = 0; r < f.rows; r++) {
@@ -271,7 +289,8 @@ static void attention(Pool* pool, float* out, float* lse, const float* q, int64_
 //
 // The rows of every segment are cut into chunks of at most KEYS rows. A pair (a, b) is the part of the scores between the queries of chunk a and the keys of
 // chunk b, which lies on a's path. Pairs run in stages: the stage of a pair is how many chunks b lies above a. Within a stage every a occurs once, and all
-// pairs of one b form one task; so each element of dq, dk and dv is added to by one task at a time, in an order that depends on the forest alone.
+// pairs of one b form one task; so each element of dq, dk and dv is added to by one task at a time, in an order that depends on the forest alone. Where a stage has
+// few such tasks, as for many completions of one prompt, the pairs of a b are dealt to parts: each has its own sums for b's keys, which are added up in order.
 
 struct Chunk {
   int64_t segment, first, rows, depth;
@@ -280,8 +299,16 @@ struct Pair {
   int32_t stage, b, a;
 };
 
+// Pairs [from, to) of one b in a stage, and which of its parts they are.
+struct Part {
+  int32_t from, to, index;
+};
+static const int64_t PART_ROWS = 96;   // query rows of a part at least
+static const int64_t PARTS_MOST = 4;   // of one b
+static const int64_t FEW_TASKS = 16;   // stages with more tasks are not cut
+
 struct BackwardArgs {
-  float *dq, *dk, *dv;
+  float* dq;
   const float *dout, *lse, *delta, *q, *k, *v;
   int64_t ldq, ldk, ldv;
   const Segment* seg;
@@ -301,8 +328,11 @@ struct BackwardScratch {
   float *dqT;              // [headDim, SA]
   float *dqRows;           // [STACK_MAX, SA]
   float *lse, *delta;      // stacked
+  float *words;            // [MR, SA] p or ds as an operand, where they are not one as they lie
+  float *panel;            // [KEYS / DEEP][NR] ds as the right operand, likewise
 };
 
+template <class P>
 static int64_t backward_layout(BackwardScratch* s, char* at, int64_t headDim) {
   const int64_t width = round_up(headDim, NR), stack = round_up(STACK_MAX, NR);
   Carver c = {at};
@@ -322,6 +352,8 @@ static int64_t backward_layout(BackwardScratch* s, char* at, int64_t headDim) {
   s->dqRows = Carver::take(c, STACK_MAX * SA);
   s->lse = Carver::take(c, stack);
   s->delta = Carver::take(c, stack);
+  s->words = Carver::take(c, P::DEEP > 1 ? MR * SA : 0);
+  s->panel = Carver::take(c, P::DEEP > 1 ? KEYS * NR : 0);
   return c.at - at;
 }
 
@@ -347,9 +379,10 @@ SLOTH_INLINE void backward_row(float* p, const float* dp, float* ds, const float
   for (int64_t c = hi; c < to; c++) p[c] = ds[c] = 0.0f;
 }
 
-// Adds the part of the gradients between queries `first` .. `first + rows` of chunk a's segment and all keys of chunk b.
+// Adds the part of the gradients between queries `first` .. `first + rows` of chunk a's segment and all keys of chunk b, whose rows of dk and dv are `ld` apart.
+template <class P>
 SLOTH_NOINLINE void backward_block(const BackwardArgs& g, const BackwardScratch& s, const Chunk& a, const Chunk& b, int64_t first, int64_t rows, int64_t head,
-                                   bool overwrite) {
+                                   bool overwrite, float* dk, float* dv, int64_t ld) {
   const Segment& sa = g.seg[a.segment];
   const Segment& sb = g.seg[b.segment];
   const int64_t hd = g.headDim, group = g.group, width = round_up(hd, NR);
@@ -357,15 +390,17 @@ SLOTH_NOINLINE void backward_block(const BackwardArgs& g, const BackwardScratch&
   const int64_t panels = round_up(n, NR);
   const int64_t row0 = sa.start + first, key0 = sb.start + b.first;
   const int64_t queryBase = sa.base + first, keyBase = sb.base + b.first;
-  const int64_t kvWidth = g.kvHeads * hd;
   stack_rows(g.q + row0 * g.ldq + head * group * hd, g.ldq, rows, group, hd, g.scale, s.rowsQ, hd);
   stack_rows(g.dout + row0 * g.heads * hd + head * group * hd, g.heads * hd, rows, group, hd, 1.0f, s.rowsO, hd);
   const uint8_t* bytesQ = reinterpret_cast<const uint8_t*>(s.rowsQ);
   const uint8_t* bytesO = reinterpret_cast<const uint8_t*>(s.rowsO);
-  pack_transposed<FormatF32>(bytesQ, hd * 4, 0, n, 0, hd, s.qT, 0, hd);
-  pack_transposed<FormatF32>(bytesO, hd * 4, 0, n, 0, hd, s.oT, 0, hd);
-  pack_straight<FormatF32>(bytesQ, hd * 4, 0, hd, 0, n, s.qP, 0, n);
-  pack_straight<FormatF32>(bytesO, hd * 4, 0, hd, 0, n, s.oP, 0, n);
+  P::template transposed<FormatF32>(bytesQ, hd * 4, 0, n, 0, hd, s.qT);
+  P::template transposed<FormatF32>(bytesO, hd * 4, 0, n, 0, hd, s.oT);
+  P::template straight<FormatF32>(bytesQ, hd * 4, 0, hd, 0, n, s.qP);
+  P::template straight<FormatF32>(bytesO, hd * 4, 0, hd, 0, n, s.oP);
+  const int64_t channels = P::count(hd), height = P::count(n);
+  // A pair of words may take in a key that no row of its panel sees: its ds is 0 there.
+  if (P::DEEP > 1 && g.window > 0) memset(s.ds, 0, static_cast<size_t>(b.rows * SA) * 4);
   for (int64_t r = 0; r < panels; r++) {
     const int64_t at = (row0 + r / group) * g.heads + head * group + r % group;
     s.lse[r] = r < n ? g.lse[at] : INFINITY;
@@ -380,12 +415,12 @@ SLOTH_NOINLINE void backward_block(const BackwardArgs& g, const BackwardScratch&
     if (end <= begin) continue;
     const int64_t padded = begin + round_up(end - begin, NR);
     const int64_t key = key0 + j0;
-    pack_rows(g.k + key * g.ldk + head * hd, g.ldk, keys, 0, hd, s.key);
-    pack_rows(g.v + key * g.ldv + head * hd, g.ldv, keys, 0, hd, s.value);
+    P::strip(g.k + key * g.ldk + head * hd, g.ldk, keys, 0, hd, s.key);
+    P::strip(g.v + key * g.ldv + head * hd, g.ldv, keys, 0, hd, s.value);
     float* ds = s.ds + j0 * SA;
     for (int64_t c = begin; c < padded; c += NR) {
-      Tiles<NR>::get(keys, NR)(hd, s.key, s.qT + c * hd, s.p + c, SA, NR, 0, 1.0f, nullptr);
-      Tiles<NR>::get(keys, NR)(hd, s.value, s.oT + c * hd, s.dp + c, SA, NR, 0, 1.0f, nullptr);
+      Tiles<NR, P>::get(keys, NR)(channels, s.key, s.qT + c * channels, s.p + c, SA, NR, 0, 1.0f, nullptr);
+      Tiles<NR, P>::get(keys, NR)(channels, s.value, s.oT + c * channels, s.dp + c, SA, NR, 0, 1.0f, nullptr);
     }
     for (int64_t i = 0; i < keys; i++) {
       const int64_t at = keyBase + j0 + i;
@@ -394,22 +429,28 @@ SLOTH_NOINLINE void backward_block(const BackwardArgs& g, const BackwardScratch&
       backward_row(s.p + i * SA, s.dp + i * SA, ds + i * SA, s.lse, s.delta, begin, padded, lo, hi, g.softcap);
     }
     const int64_t deep = min_i(n, padded) - begin;
-    for (int64_t c = 0; c < width; c += NR) {
-      const int64_t cols = min_i(NR, hd - c);
-      const int64_t o = key * kvWidth + head * hd + c;
-      Tiles<NR>::get(keys, cols)(deep, s.p + begin, s.oP + c * n + begin * NR, g.dv + o, kvWidth, cols, TILE_ADD, 1.0f, nullptr);
-      Tiles<NR>::get(keys, cols)(deep, ds + begin, s.qP + c * n + begin * NR, g.dk + o, kvWidth, cols, TILE_ADD, 1.0f, nullptr);
-    }
+    auto add = [&](const float* left, const float* right, float* out) {
+      const float* strip = as_strip<P>(left + begin, keys, deep, s.words);
+      for (int64_t c = 0; c < width; c += NR) {
+        const int64_t cols = min_i(NR, hd - c);
+        Tiles<NR, P>::get(keys, cols)(P::count(deep), strip, right + c * height + begin / P::DEEP * NR, out + j0 * ld + c, ld, cols, TILE_ADD, 1.0f, nullptr);
+      }
+    };
+    add(s.p, s.oP, dv);
+    add(ds, s.qP, dk);
   }
   // dqᵀ = Kᵀ · dsᵀ, panel by panel over the keys that the panel's rows see.
   const int64_t high = strip_count(hd);
   for (int64_t c = 0; c < panels; c += NR) {
     const int64_t firstAt = queryBase + c / group, lastAt = queryBase + min_i(n - 1, c + NR - 1) / group;
     const int64_t to = min_i(b.rows, lastAt - keyBase + 1);
-    const int64_t from = g.window > 0 ? min_i(to, max_i(0, firstAt - g.window + 1 - keyBase)) : 0;
+    const int64_t from = g.window > 0 ? min_i(to, max_i(0, firstAt - g.window + 1 - keyBase)) / P::DEEP * P::DEEP : 0;
+    if (P::DEEP > 1) P::template straight<FormatF32>(reinterpret_cast<const uint8_t*>(s.ds + from * SA + c), SA * 4, 0, NR, 0, max_i(0, to - from), s.panel);
     for (int64_t t = 0; t < high; t++) {
       const int64_t d0 = strip_begin(hd, high, t), d = strip_begin(hd, high, t + 1) - d0;
-      Tiles<SA>::get(d, NR)(max_i(0, to - from), s.keysT + d0 * SA + from, s.ds + from * SA + c, s.dqT + d0 * SA + c, SA, NR, 0, 1.0f, nullptr);
+      const int64_t words = P::count(max_i(0, to - from));
+      if (P::DEEP > 1) Tiles<NR, P>::get(d, NR)(words, s.keysT + d0 * SA + from / P::DEEP, s.panel, s.dqT + d0 * SA + c, SA, NR, 0, 1.0f, nullptr);
+      else Tiles<SA>::get(d, NR)(words, s.keysT + d0 * SA + from, s.ds + from * SA + c, s.dqT + d0 * SA + c, SA, NR, 0, 1.0f, nullptr);
     }
   }
   pack_rows_transposed(s.dqT, SA, n, 0, hd, s.dqRows);
@@ -492,9 +533,9 @@ static void attentionBackward(Pool* pool, float* dq, float* dk, float* dv, float
   }
   const int64_t keys = max_i(stages, chunkCount);
   Pair* pairs = static_cast<Pair*>(pool_shared(pool, SLOT_PAIRS, static_cast<size_t>(pairCount + 1) * sizeof(Pair) + static_cast<size_t>(keys + 2) * 4));
-  Pair* sorted = static_cast<Pair*>(pool_shared(pool, SLOT_SORTED, static_cast<size_t>(pairCount + 1) * (sizeof(Pair) + 4) + 64));
+  Pair* sorted = static_cast<Pair*>(pool_shared(pool, SLOT_SORTED, static_cast<size_t>(pairCount + 1) * (sizeof(Pair) + sizeof(Part)) + 64));
   int32_t* counts = reinterpret_cast<int32_t*>(pairs + pairCount + 1);
-  int32_t* starts = reinterpret_cast<int32_t*>(sorted + pairCount + 1);
+  Part* parts = reinterpret_cast<Part*>(sorted + pairCount + 1);
   int64_t n = 0;
   for (int64_t a = 0; a < chunkCount; a++) {
     const Chunk& ca = chunks[a];
@@ -513,8 +554,6 @@ static void attentionBackward(Pool* pool, float* dq, float* dk, float* dv, float
 
   BackwardArgs g = {};
   g.dq = dq;
-  g.dk = dk;
-  g.dv = dv;
   g.dout = dout;
   g.lse = lse;
   g.delta = delta;
@@ -534,39 +573,77 @@ static void attentionBackward(Pool* pool, float* dq, float* dk, float* dv, float
   g.scale = static_cast<float>(scale);
   g.softcap = static_cast<float>(softcap);
   BackwardScratch measure;
-  const int64_t bytes = backward_layout(&measure, nullptr, headDim);
+  const int64_t bytes = backward_layout<Product>(&measure, nullptr, headDim);
   const int64_t most = max_i(1, STACK_MAX / g.group);
 
+  const int64_t kvWidth = kvHeads * headDim, block = KEYS * headDim;
   for (int64_t at = 0; at < n;) {
-    // One stage: groups of pairs with the same b.
+    // One stage: groups of pairs with the same b, in parts.
     const int32_t stage = pairs[at].stage;
     int64_t groups = 0, to = at;
-    for (; to < n && pairs[to].stage == stage; to++) {
-      if (to == at || pairs[to].b != pairs[to - 1].b) starts[groups++] = static_cast<int32_t>(to);
+    for (; to < n && pairs[to].stage == stage; to++) groups += to == at || pairs[to].b != pairs[to - 1].b;
+    const bool cut = groups * kvHeads < FEW_TASKS;
+    int64_t made = 0, extra = 0, rows = 0;
+    for (int64_t p = at; p < to; p++) {
+      const bool same = p > at && pairs[p].b == pairs[p - 1].b;
+      if (!same || (cut && rows >= PART_ROWS && parts[made - 1].index + 1 < PARTS_MOST)) {
+        parts[made] = {static_cast<int32_t>(p), static_cast<int32_t>(p), same ? parts[made - 1].index + 1 : 0};
+        extra = max_i(extra, parts[made].index);
+        made++;
+        rows = 0;
+      }
+      parts[made - 1].to++;
+      rows += chunks[pairs[p].a].rows;
     }
-    starts[groups] = static_cast<int32_t>(to);
-    pool_for(pool, static_cast<int>(groups * kvHeads), [&](int task, int worker) {
-      const int64_t head = task % kvHeads, from = starts[task / kvHeads], end = starts[task / kvHeads + 1];
+    // Sums of all parts but the first of a b: [part][head][dk, dv][KEYS, headDim].
+    float* sums = extra > 0 ? static_cast<float*>(pool_shared(pool, SLOT_PARTS, static_cast<size_t>(made * kvHeads * 2 * block) * 4)) : nullptr;
+    pool_for(pool, static_cast<int>(made * kvHeads), [&](int task, int worker) {
+      const int64_t head = task % kvHeads;
+      const Part& part = parts[task / kvHeads];
       BackwardScratch s;
-      backward_layout(&s, static_cast<char*>(pool_scratch(pool, worker, static_cast<size_t>(bytes))), headDim);
-      const Chunk& b = chunks[pairs[from].b];
+      backward_layout<Product>(&s, static_cast<char*>(pool_scratch(pool, worker, static_cast<size_t>(bytes))), headDim);
+      const Chunk& b = chunks[pairs[part.from].b];
       const int64_t key0 = seg[b.segment].start + b.first;
-      pack_rows_transposed(k + key0 * ldk + head * headDim, ldk, headDim, 0, b.rows, s.keysT);
-      if (stage == 0) {
+      Product::strip_across(k + key0 * ldk + head * headDim, ldk, headDim, 0, b.rows, s.keysT);
+      float *dkAt = dk + (key0 * kvHeads + head) * headDim, *dvAt = dv + (key0 * kvHeads + head) * headDim;
+      int64_t ld = kvWidth;
+      if (part.index > 0) {
+        dkAt = sums + task * 2 * block;
+        dvAt = dkAt + block;
+        ld = headDim;
+      }
+      if (stage == 0 || part.index > 0) {
         for (int64_t j = 0; j < b.rows; j++) {
-          memset(dk + ((key0 + j) * kvHeads + head) * headDim, 0, static_cast<size_t>(headDim) * 4);
-          memset(dv + ((key0 + j) * kvHeads + head) * headDim, 0, static_cast<size_t>(headDim) * 4);
+          memset(dkAt + j * ld, 0, static_cast<size_t>(headDim) * 4);
+          memset(dvAt + j * ld, 0, static_cast<size_t>(headDim) * 4);
         }
       }
-      for (int64_t p = from; p < end; p++) {
+      for (int64_t p = part.from; p < part.to; p++) {
         const Chunk& a = chunks[pairs[p].a];
-        const int64_t parts = ceil_div(a.rows, most);
-        for (int64_t i = 0; i < parts; i++) {
-          const int64_t first = a.rows * i / parts;
-          backward_block(g, s, a, b, a.first + first, a.rows * (i + 1) / parts - first, head, stage == 0);
+        const int64_t pieces = ceil_div(a.rows, most);
+        for (int64_t i = 0; i < pieces; i++) {
+          const int64_t first = a.rows * i / pieces;
+          backward_block<Product>(g, s, a, b, a.first + first, a.rows * (i + 1) / pieces - first, head, stage == 0, dkAt, dvAt, ld);
         }
       }
     });
+    if (extra > 0) {
+      pool_for(pool, static_cast<int>(made * kvHeads), [&](int task, int) {
+        const int64_t head = task % kvHeads, first = task / kvHeads;
+        if (parts[first].index > 0) return;
+        const Chunk& b = chunks[pairs[parts[first].from].b];
+        const int64_t key0 = seg[b.segment].start + b.first;
+        for (int64_t p = first + 1; p < made && parts[p].index > 0; p++) {
+          const float* from = sums + (p * kvHeads + head) * 2 * block;
+          for (int64_t j = 0; j < b.rows; j++) {
+            float* dkAt = dk + ((key0 + j) * kvHeads + head) * headDim;
+            float* dvAt = dv + ((key0 + j) * kvHeads + head) * headDim;
+            for (int64_t c = 0; c < headDim; c++) dkAt[c] += from[j * headDim + c];
+            for (int64_t c = 0; c < headDim; c++) dvAt[c] += from[block + j * headDim + c];
+          }
+        }
+      });
+    }
     at = to;
   }
 }

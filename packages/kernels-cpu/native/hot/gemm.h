@@ -8,6 +8,8 @@
 // columns (they stay in L2), then goes over strips of MR rows, copies a strip of A next to each other (it stays in L1), and runs the register tile over the
 // panels. The contraction is never divided between tasks and its stretches depend on k alone: an element of c is the same sum in the same order
 // whatever the number of threads and wherever its tile lies.
+//
+// What lies in panels and strips are words of 32 bits: an f32 (Words, below), or two bf16 that are neighbours of the contraction (gemm_bf16.h).
 
 #if defined(SLOTH_SIMD_AVX512)
 static const int MR = 14;
@@ -38,8 +40,10 @@ static const int64_t SA = 400;
 
 enum { TILE_ADD = 1, TILE_SCALE = 2, TILE_BIAS = 4 };
 
-// c[M, cols] (+)= alpha * a[M, kc] * b[kc, cols] + bias; a has rows SA apart, b has rows LDB apart, cols <= V * VW.
-template <int M, int V, int64_t LDB>
+struct Words;
+
+// c[M, cols] (+)= alpha * a[M, kc] * b[kc, cols] + bias; kc in words, a has rows SA apart, b has rows LDB apart, cols <= V * VW.
+template <class P, int M, int V, int64_t LDB>
 SLOTH_NOINLINE void tile(int64_t kc, const float* SLOTH_RESTRICT a, const float* SLOTH_RESTRICT b, float* SLOTH_RESTRICT c, int64_t ldc, int64_t cols,
                          int flags, float alpha, const float* bias) {
   vf acc[M][V];
@@ -56,7 +60,7 @@ SLOTH_NOINLINE void tile(int64_t kc, const float* SLOTH_RESTRICT a, const float*
     for (int i = 0; i < M; i++) {
       const vf av = vset(a[i * SA]);
       SLOTH_UNROLL
-      for (int j = 0; j < V; j++) acc[i][j] = vfma(av, bv[j], acc[i][j]);
+      for (int j = 0; j < V; j++) acc[i][j] = P::madd(av, bv[j], acc[i][j]);
     }
     a += 1;
     b += LDB;
@@ -112,19 +116,19 @@ typedef void (*TileFn)(int64_t, const float*, const float*, float*, int64_t, int
 
 // Tiles of fewer rows and vectors, [vectors - 1][rows - 1].
 #define SLOTH_TILE_ROW(V, L) \
-  { tile<1, V, L>, tile<2, V, L>, tile<3, V, L>, tile<4, V, L> SLOTH_TILE_MORE(V, L) }
+  { tile<P, 1, V, L>, tile<P, 2, V, L>, tile<P, 3, V, L>, tile<P, 4, V, L> SLOTH_TILE_MORE(V, L) }
 #if defined(SLOTH_SIMD_AVX512)
 #define SLOTH_TILE_MORE(V, L)                                                                                                                    \
-  , tile<5, V, L>, tile<6, V, L>, tile<7, V, L>, tile<8, V, L>, tile<9, V, L>, tile<10, V, L>, tile<11, V, L>, tile<12, V, L>, tile<13, V, L>, \
-      tile<14, V, L>
+  , tile<P, 5, V, L>, tile<P, 6, V, L>, tile<P, 7, V, L>, tile<P, 8, V, L>, tile<P, 9, V, L>, tile<P, 10, V, L>, tile<P, 11, V, L>, \
+      tile<P, 12, V, L>, tile<P, 13, V, L>, tile<P, 14, V, L>
 #elif defined(SLOTH_SIMD_AVX2)
-#define SLOTH_TILE_MORE(V, L) , tile<5, V, L>, tile<6, V, L>
+#define SLOTH_TILE_MORE(V, L) , tile<P, 5, V, L>, tile<P, 6, V, L>
 #elif defined(SLOTH_SIMD_NEON)
-#define SLOTH_TILE_MORE(V, L) , tile<5, V, L>, tile<6, V, L>, tile<7, V, L>, tile<8, V, L>
+#define SLOTH_TILE_MORE(V, L) , tile<P, 5, V, L>, tile<P, 6, V, L>, tile<P, 7, V, L>, tile<P, 8, V, L>
 #else
 #define SLOTH_TILE_MORE(V, L)
 #endif
-template <int64_t LDB>
+template <int64_t LDB, class P = Words>
 struct Tiles {
   SLOTH_INLINE TileFn get(int64_t rows, int64_t cols) {
     static const TileFn table[NV][MR] = {
@@ -232,23 +236,43 @@ SLOTH_NOINLINE void pack_rows_transposed(const float* a, int64_t lda, int64_t ro
     const int64_t n = rows - i < VW ? rows - i : VW;
     for (int64_t k = 0; k < kc; k += VW) {
       const int64_t deep = kc - k < VW ? kc - k : VW;
+      const float* from = a + (k0 + k) * lda + i;
       vf v[VW];
       if (n == VW && deep == VW) {
         SLOTH_UNROLL
-        for (int r = 0; r < VW; r++) v[r] = vload(a + (k0 + k + r) * lda + i);
+        for (int r = 0; r < VW; r++) v[r] = vload(from + r * lda);
       } else {
-        alignas(64) float t[VW * VW];
-        for (int64_t r = 0; r < VW; r++) vstore(t + r * VW, r < deep ? vloadn(a + (k0 + k + r) * lda + i, n) : vzero());
-        for (int r = 0; r < VW; r++) v[r] = vload(t + r * VW);
+        SLOTH_UNROLL
+        for (int r = 0; r < VW; r++) v[r] = r < deep ? vloadn(from + r * lda, n) : vzero();
       }
       vtranspose(v);
-      alignas(64) float u[VW * VW];
       SLOTH_UNROLL
-      for (int r = 0; r < VW; r++) vstore(u + r * VW, v[r]);
-      for (int64_t r = 0; r < n; r++) vstore(out + (i + r) * SA + k, vload(u + r * VW));  // SA leaves room for the last vector
+      for (int r = 0; r < VW; r++) {
+        if (r < n) vstore(out + (i + r) * SA + k, v[r]);  // SA leaves room for the last vector
+      }
     }
   }
 }
+
+// Words of one f32: how they are multiplied and packed.
+struct Words {
+  static const int64_t DEEP = 1;       // elements of the contraction in a word
+  static const bool TOGETHER = true;   // the second pair of operands lies behind the first in the same panels and strips
+  SLOTH_INLINE int64_t count(int64_t kc) { return kc; }  // words of kc elements
+  SLOTH_INLINE vf madd(vf a, vf b, vf sum) { return vfma(a, b, sum); }
+  template <class F>
+  SLOTH_INLINE void transposed(const uint8_t* w, int64_t rowBytes, int64_t n0, int64_t cols, int64_t k0, int64_t kc, float* out) {
+    pack_transposed<F>(w, rowBytes, n0, cols, k0, kc, out, 0, kc);
+  }
+  template <class F>
+  SLOTH_INLINE void straight(const uint8_t* w, int64_t rowBytes, int64_t n0, int64_t cols, int64_t k0, int64_t kc, float* out) {
+    pack_straight<F>(w, rowBytes, n0, cols, k0, kc, out, 0, kc);
+  }
+  SLOTH_INLINE void strip(const float* a, int64_t lda, int64_t rows, int64_t k0, int64_t kc, float* out) { pack_rows(a, lda, rows, k0, kc, out); }
+  SLOTH_INLINE void strip_across(const float* a, int64_t lda, int64_t rows, int64_t k0, int64_t kc, float* out) {
+    pack_rows_transposed(a, lda, rows, k0, kc, out);
+  }
+};
 
 // --- the product
 
@@ -270,32 +294,39 @@ struct Gemm {
   int64_t accumulate;
 };
 
-// Length of the stretches that a contraction of k is cut into (all but the last).
+// Length of the stretches that a contraction of k is cut into (all but the last), in elements.
+template <class P = Words>
 SLOTH_INLINE int64_t stretch_length(int64_t k) {
-  const int64_t count = ceil_div(k, KC);
+  const int64_t count = ceil_div(k, KC * P::DEEP);
   return count <= 1 ? max_i(k, 1) : ceil_div(ceil_div(k, count), 32) * 32;
 }
 
-template <class F>
+template <class F, class P>
 SLOTH_INLINE void pack_b(const Gemm& g, int64_t n0, int64_t cols, int64_t k0, int64_t kc, float* out) {
+  const uint8_t* w = static_cast<const uint8_t*>(g.b1);
   const int64_t first = k0 < g.k1 ? min_i(kc, g.k1 - k0) : 0;
+  if (first == kc) {
+    if (g.rowsAreN) P::template transposed<F>(w, g.rowBytes1, n0, cols, k0, kc, out);
+    else P::template straight<F>(w, g.rowBytes1, n0, cols, k0, kc, out);
+    return;
+  }
+  // Only where the pairs are packed together: f32 words.
   if (first > 0) {
-    if (g.rowsAreN) pack_transposed<F>(static_cast<const uint8_t*>(g.b1), g.rowBytes1, n0, cols, k0, first, out, 0, kc);
-    else pack_straight<F>(static_cast<const uint8_t*>(g.b1), g.rowBytes1, n0, cols, k0, first, out, 0, kc);
+    if (g.rowsAreN) pack_transposed<F>(w, g.rowBytes1, n0, cols, k0, first, out, 0, kc);
+    else pack_straight<F>(w, g.rowBytes1, n0, cols, k0, first, out, 0, kc);
   }
-  if (first < kc) {
-    const uint8_t* b2 = reinterpret_cast<const uint8_t*>(g.b2);
-    const int64_t from = k0 + first - g.k1;
-    if (g.rowsAreN) pack_transposed<FormatF32>(b2, g.ldb2 * 4, n0, cols, from, kc - first, out, first, kc);
-    else pack_straight<FormatF32>(b2, g.ldb2 * 4, n0, cols, from, kc - first, out, first, kc);
-  }
+  const uint8_t* b2 = reinterpret_cast<const uint8_t*>(g.b2);
+  const int64_t from = k0 + first - g.k1;
+  if (g.rowsAreN) pack_transposed<FormatF32>(b2, g.ldb2 * 4, n0, cols, from, kc - first, out, first, kc);
+  else pack_straight<FormatF32>(b2, g.ldb2 * 4, n0, cols, from, kc - first, out, first, kc);
 }
 
+template <class P = Words>
 SLOTH_INLINE void pack_a(const Gemm& g, int64_t m0, int64_t rows, int64_t k0, int64_t kc, float* out) {
   const int64_t first = k0 < g.k1 ? min_i(kc, g.k1 - k0) : 0;
   if (first > 0) {
-    if (g.transA) pack_rows_transposed(g.a1 + m0, g.lda1, rows, k0, first, out);
-    else pack_rows(g.a1 + m0 * g.lda1, g.lda1, rows, k0, first, out);
+    if (g.transA) P::strip_across(g.a1 + m0, g.lda1, rows, k0, first, out);
+    else P::strip(g.a1 + m0 * g.lda1, g.lda1, rows, k0, first, out);
   }
   if (first < kc) pack_rows(g.a2 + m0 * g.lda2, g.lda2, rows, k0 + first - g.k1, kc - first, out + first);
 }
@@ -319,15 +350,45 @@ SLOTH_INLINE void fetch_a(const Gemm& g, int64_t m0, int64_t rows, int64_t k0, i
   }
 }
 
+// Scratch of a task.
+struct GemmScratch {
+  float* strip;   // [MR, SA]
+  float* panels;  // [words][NC + NR]
+  float* strip2;  // the second pair, where it does not lie behind the first: [MR, SA]
+  float* panels2; // [k2][NC + NR]
+};
+template <class P>
+static int64_t gemm_layout(GemmScratch* s, char* at, int64_t k2) {
+  int64_t used = 0;
+  auto take = [&](int64_t floats) {
+    float* p = reinterpret_cast<float*>(at + used);
+    used += (floats * 4 + 63) / 64 * 64 + 64;
+    return p;
+  };
+  const bool apart = !P::TOGETHER && k2 > 0;
+  s->strip = take(MR * SA);
+  s->panels = take((NC + NR) * KC);
+  s->strip2 = take(apart ? MR * SA : 0);
+  s->panels2 = take(apart ? (NC + NR) * k2 : 0);
+  return used;
+}
+
 // One task: rows m0 .. m1, columns n0 .. n1 (n0 a multiple of the panel and of the block).
-template <class F>
-SLOTH_NOINLINE void gemm_task(const Gemm& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float* strip, float* panels) {
-  const int64_t total = g.k1 + g.k2;
-  const int64_t step = stretch_length(total);
+template <class F, class P>
+SLOTH_NOINLINE void gemm_task(const Gemm& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, const GemmScratch& x) {
+  const int64_t total = P::TOGETHER ? g.k1 + g.k2 : g.k1;
+  const int64_t step = stretch_length<P>(total);
   const int64_t strips = strip_count(m1 - m0);
   for (int64_t k0 = 0; k0 < total; k0 += step) {
-    const int64_t kc = min_i(step, total - k0);
-    pack_b<F>(g, n0, n1 - n0, k0, kc, panels);
+    const int64_t kc = min_i(step, total - k0), words = P::count(kc);
+    pack_b<F, P>(g, n0, n1 - n0, k0, kc, x.panels);
+    // The second pair of rounded operands stays f32, and is added while c is in the cache.
+    const bool pair = !P::TOGETHER && k0 + kc == total && g.k2 > 0;
+    if (pair) {
+      const uint8_t* b2 = reinterpret_cast<const uint8_t*>(g.b2);
+      if (g.rowsAreN) pack_transposed<FormatF32>(b2, g.ldb2 * 4, n0, n1 - n0, 0, g.k2, x.panels2, 0, g.k2);
+      else pack_straight<FormatF32>(b2, g.ldb2 * 4, n0, n1 - n0, 0, g.k2, x.panels2, 0, g.k2);
+    }
     int flags = 0;
     if (k0 > 0 || g.accumulate) flags |= TILE_ADD;
     if (g.alpha != 1.0f) flags |= TILE_SCALE;
@@ -335,24 +396,24 @@ SLOTH_NOINLINE void gemm_task(const Gemm& g, int64_t m0, int64_t m1, int64_t n0,
     for (int64_t s = 0; s < strips; s++) {
       const int64_t r0 = m0 + strip_begin(m1 - m0, strips, s);
       const int64_t rows = m0 + strip_begin(m1 - m0, strips, s + 1) - r0;
-      pack_a(g, r0, rows, k0, kc, strip);
+      pack_a<P>(g, r0, rows, k0, kc, x.strip);
+      if (pair) pack_rows(g.a2 + r0 * g.lda2, g.lda2, rows, 0, g.k2, x.strip2);
       const int64_t next = r0 + rows;
       const int64_t nextRows = s + 1 < strips ? m0 + strip_begin(m1 - m0, strips, s + 2) - next : 0;
       for (int64_t c = n0; c < n1; c += NR) {
         const int64_t cols = min_i(NR, n1 - c);
+        float* out = g.c + r0 * g.ldc + c;
         // Lines of 16 floats: the tile takes longer than memory.
         for (int64_t i = 0; i < rows; i++) {
-          for (int64_t j = 0; j < cols; j += 16) SLOTH_FETCH_WRITE(g.c + (r0 + i) * g.ldc + c + j);
+          for (int64_t j = 0; j < cols; j += 16) SLOTH_FETCH_WRITE(out + i * g.ldc + j);
         }
         if (nextRows > 0) fetch_a(g, next, nextRows, k0, kc, (c - n0) / NR, ceil_div(n1 - n0, NR));
-        Tiles<NR>::get(rows, cols)(kc, strip, panels + (c - n0) * kc, g.c + r0 * g.ldc + c, g.ldc, cols, flags, g.alpha, g.bias ? g.bias + c : nullptr);
+        Tiles<NR, P>::get(rows, cols)(words, x.strip, x.panels + (c - n0) * words, out, g.ldc, cols, flags, g.alpha, g.bias ? g.bias + c : nullptr);
+        if (pair) Tiles<NR>::get(rows, cols)(g.k2, x.strip2, x.panels2 + (c - n0) * g.k2, out, g.ldc, cols, (flags & TILE_SCALE) | TILE_ADD, g.alpha, nullptr);
       }
     }
   }
 }
-
-static const size_t STRIP_BYTES = static_cast<size_t>(MR) * SA * 4 + 64;
-static const size_t PANEL_BYTES = static_cast<size_t>(NC + NR) * KC * 4;
 
 // How c is cut among `threads`: rows into `down` parts and panels into `across`. Any cut gives the same result; this picks the one that a simple model of the
 // work (products, packing of both operands, the last wave of tasks) finds cheapest.
@@ -382,6 +443,7 @@ static Cut gemm_cut(int64_t m, int64_t n, int64_t unit, int threads) {
   return best;
 }
 
+template <class P = Words>
 static void gemm_run(Pool* pool, const Gemm& g) {
   if (g.m <= 0 || g.n <= 0) return;
   if (g.k1 + g.k2 <= 0) {
@@ -406,10 +468,10 @@ static void gemm_run(Pool* pool, const Gemm& g) {
     const int64_t i = task % cut.down, j = task / cut.down;
     const int64_t m0 = min_i(g.m, strips * i / cut.down * MR), m1 = min_i(g.m, strips * (i + 1) / cut.down * MR);
     const int64_t n0 = units * j / cut.across * unit, n1 = min_i(g.n, units * (j + 1) / cut.across * unit);
-    char* scratch = static_cast<char*>(pool_scratch(pool, worker, STRIP_BYTES + PANEL_BYTES));
-    float* strip = reinterpret_cast<float*>(scratch);
-    float* panels = reinterpret_cast<float*>(scratch + (STRIP_BYTES + 63) / 64 * 64);
-    SLOTH_WITH_FORMAT(g.format, F, gemm_task<F>(g, m0, m1, n0, n1, strip, panels))
+    GemmScratch x;
+    const int64_t bytes = gemm_layout<P>(&x, nullptr, g.k2);
+    gemm_layout<P>(&x, static_cast<char*>(pool_scratch(pool, worker, static_cast<size_t>(bytes))), g.k2);
+    SLOTH_WITH_FORMAT(g.format, F, gemm_task<F, P>(g, m0, m1, n0, n1, x))
   });
 }
 
@@ -538,7 +600,10 @@ static void narrow_run(Pool* pool, float* c, const float* t, int64_t narrow, con
 // `stored`: b1 is the weight of a layer (the precision of the products of one can be chosen).
 #if defined(SLOTH_PRECISION_BF16)
 #include "gemm_bf16.h"
+// The words of the products that the precision of this unit rounds.
+typedef BfWords Product;
 #else
+typedef Words Product;
 static void product_run(Pool* pool, const Gemm& g, bool) { gemm_run(pool, g); }
 #endif
 

@@ -100,12 +100,13 @@ SLOTH_INLINE void stream_row(const Stream& s, float* z, int64_t v0, int64_t n, i
   *m = most;
 }
 
-// Rows r0 .. r1 of the block against the vocabulary rows of one part.
-template <class F>
+// Rows r0 .. r1 of the block against the vocabulary rows of one part. With rounded operands (words of two bf16) those of both products are: hidden states, weights
+// and exp(z - m); everything between the products is f32.
+template <class F, class P>
 SLOTH_NOINLINE void stream_task(const Stream& s, int64_t part, int64_t r0, int64_t r1, const StreamScratch& x) {
   const int64_t stretches = ceil_div(s.vocab, STREAM_VOCAB);
   const int64_t begin = stretches * part / s.parts * STREAM_VOCAB, end = min_i(s.vocab, stretches * (part + 1) / s.parts * STREAM_VOCAB);
-  const int64_t rows = r1 - r0, strips = strip_count(rows), step = stretch_length(s.hidden);
+  const int64_t rows = r1 - r0, strips = strip_count(rows), step = stretch_length<P>(s.hidden);
   const uint8_t* w = static_cast<const uint8_t*>(s.w);
   float* m = s.m + part * s.rows + r0;
   double* rest = s.rest + part * s.rows + r0;
@@ -122,13 +123,13 @@ SLOTH_NOINLINE void stream_task(const Stream& s, int64_t part, int64_t r0, int64
   for (int64_t v0 = begin; v0 < end; v0 += STREAM_VOCAB) {
     const int64_t n = min_i(STREAM_VOCAB, end - v0), padded = round_up(n, NR);
     for (int64_t k0 = 0; k0 < s.hidden; k0 += step) {
-      const int64_t kc = min_i(step, s.hidden - k0);
-      pack_transposed<F>(w, s.rowBytes, v0, n, k0, kc, x.panels, 0, kc);
+      const int64_t kc = min_i(step, s.hidden - k0), words = P::count(kc);
+      P::template transposed<F>(w, s.rowBytes, v0, n, k0, kc, x.panels);
       for (int64_t t = 0; t < strips; t++) {
         const int64_t a = strip_begin(rows, strips, t), count = strip_begin(rows, strips, t + 1) - a;
-        pack_rows(s.h + (r0 + a) * s.hidden, s.hidden, count, k0, kc, x.strip);
+        P::strip(s.h + (r0 + a) * s.hidden, s.hidden, count, k0, kc, x.strip);
         for (int64_t c = 0; c < padded; c += NR) {
-          Tiles<NR>::get(count, NR)(kc, x.strip, x.panels + c * kc, x.scores + a * SA + c, SA, NR, k0 > 0 ? TILE_ADD : 0, 1.0f, nullptr);
+          Tiles<NR, P>::get(count, NR)(words, x.strip, x.panels + c * words, x.scores + a * SA + c, SA, NR, k0 > 0 ? TILE_ADD : 0, 1.0f, nullptr);
         }
       }
     }
@@ -144,23 +145,23 @@ SLOTH_NOINLINE void stream_task(const Stream& s, int64_t part, int64_t r0, int64
         for (; c < s.hidden; c++) p[c] *= x.factor[r];
       }
     }
+    const int64_t words = P::count(n);
     for (int64_t c0 = 0; c0 < s.hidden; c0 += wide) {
       const int64_t cols = min_i(wide, s.hidden - c0);
-      pack_straight<F>(w, s.rowBytes, c0, cols, v0, n, x.panels, 0, n);
+      P::template straight<F>(w, s.rowBytes, c0, cols, v0, n, x.panels);
       for (int64_t t = 0; t < strips; t++) {
         const int64_t a = strip_begin(rows, strips, t), count = strip_begin(rows, strips, t + 1) - a;
+        // Scores lie as a strip of f32 words does.
+        if (P::DEEP > 1) P::strip(x.scores + a * SA, SA, count, 0, n, x.strip);
+        const float* strip = P::DEEP > 1 ? x.strip : x.scores + a * SA;
         for (int64_t c = 0; c < cols; c += NR) {
           const int64_t left = min_i(NR, cols - c);
-          Tiles<NR>::get(count, left)(n, x.scores + a * SA, x.panels + c * n, o + a * s.hidden + c0 + c, s.hidden, left, v0 > begin ? TILE_ADD : 0, 1.0f, nullptr);
+          Tiles<NR, P>::get(count, left)(words, strip, x.panels + c * words, o + a * s.hidden + c0 + c, s.hidden, left, v0 > begin ? TILE_ADD : 0, 1.0f, nullptr);
         }
       }
     }
   }
 }
-
-#if defined(SLOTH_PRECISION_BF16)
-#include "loss_bf16.h"
-#endif
 
 // Sums over the parts for one row. exp(z[target]) is added here.
 struct StreamSum {
@@ -263,11 +264,7 @@ static void stream_run(Pool* pool, const float* h, const void* w, int64_t format
       StreamScratch x;
       const int64_t bytes = stream_layout(&x, nullptr, tall);
       stream_layout(&x, static_cast<char*>(pool_scratch(pool, worker, static_cast<size_t>(bytes))), tall);
-      #if defined(SLOTH_PRECISION_BF16)
-      SLOTH_WITH_FORMAT(format, F, stream_task_bf16<F>(s, task / down, from, to, x))
-#else
-      SLOTH_WITH_FORMAT(format, F, stream_task<F>(s, task / down, from, to, x))
-#endif
+      SLOTH_WITH_FORMAT(format, F, stream_task<F, Product>(s, task / down, from, to, x))
     });
     const int64_t grain = 16;
     pool_for(pool, static_cast<int>(ceil_div(s.rows, grain)), [&](int task, int) {

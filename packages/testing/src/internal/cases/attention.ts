@@ -71,6 +71,22 @@ const SHAPES: readonly Shape[] = [
     kvHeads: 2,
     headDim: 32,
   },
+  {
+    label: "many completions of a prompt",
+    segments: [
+      [40, -1],
+      [31, 0],
+      [110, 0],
+      [70, 0],
+      [40, 0],
+      [97, 0],
+      [99, 0],
+      [64, 0],
+    ],
+    heads: 3,
+    kvHeads: 1,
+    headDim: 20,
+  },
   { label: "window", segments: [[123, -1]], heads: 2, kvHeads: 1, headDim: 33, window: 10 },
   {
     label: "window over a forest",
