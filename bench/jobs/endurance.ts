@@ -36,6 +36,8 @@ for (let step = 1; step <= steps; step++) {
       residentBytes: process.memoryUsage().rss,
       liveBuffers: backend.memory.stats().liveBuffers,
     })
+    // A long run that is stopped has said what it saw.
+    console.error(`step ${step}: ${JSON.stringify(parts.at(-1))}`)
     times = []
   }
 }
