@@ -86,10 +86,7 @@ const environmentFlags = async (
   taken: ReadonlySet<string>,
   help: boolean,
 ): Promise<MethodFlags | undefined> => {
-  const [{ findEnvironment }, { environmentSettingsSchema }] = await Promise.all([
-    import("@sloth/sloth"),
-    import("@sloth/rl"),
-  ])
+  const { environmentSettingsSchema, findEnvironment } = await import("@sloth/sloth")
   const home =
     played !== undefined || session.configFile === undefined ? process.cwd() : resolve(session.configFile, "..")
   try {

@@ -1,2 +1,3 @@
 export * from "./outcome.ts"
 export * from "./sandbox.ts"
+export * from "./wall.ts"

@@ -59,7 +59,9 @@ const examine = async ({ sloth, configFile }: Session) => {
   const native = choice.name !== "reference"
   const speed = native ? await productSpeed(backend, 512, 5) : referenceSpeed
   const { device } = backend
+  const { sandboxWall } = await import("@sloth/sloth")
   return {
+    sandbox: sandboxWall(),
     version: {
       cli: cliVersion(),
       core: slothVersion(),
@@ -193,6 +195,22 @@ export const command = defineCommand({
           `${disk.cache}${disk.cacheExists ? "" : " (not made yet)"}, ${formatBytes(disk.cacheFreeBytes)} free`,
         ],
         ["config", facts.config ?? "none found from here upward"],
+      ])
+      section("Programs that a model wrote", [
+        [
+          "interpreters",
+          "QuickJS and CPython in WebAssembly, a fresh one for each program, in processes that are killed when time is up",
+        ],
+        [
+          "system",
+          facts.sandbox.by.length === 0
+            ? yellow("no second wall here: this system offers none without rights, or does not allow it")
+            : `${green("a second wall")} by ${facts.sandbox.by.join(" and ")}: ${[
+                ...(facts.sandbox.network ? ["no network"] : []),
+                ...(facts.sandbox.processes ? ["no other processes"] : []),
+                ...(facts.sandbox.writing ? ["no file can be written"] : []),
+              ].join(", ")}`,
+        ],
       ])
       terminal.print(bold("Plugins"))
       for (const line of table(

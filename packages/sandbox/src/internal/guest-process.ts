@@ -3,6 +3,7 @@ import { tmpdir } from "node:os"
 import { fileURLToPath } from "node:url"
 import { SlothError } from "@sloth/core"
 import type { SandboxOutcome } from "../outcome.ts"
+import { findWall } from "./wall.ts"
 import type { GuestConfig, GuestReply, GuestRequest } from "./protocol.ts"
 
 declare const Deno: unknown
@@ -40,7 +41,8 @@ export class GuestProcess {
     const extension = import.meta.url.endsWith(".ts") ? "ts" : "js"
     const file = fileURLToPath(new URL(`./guest/main.${extension}`, import.meta.url))
     const { program, args } = command(file, config)
-    this.#child = spawn(program, args, {
+    const [first, ...rest] = [...findWall().prefix(config.make === true), program, ...args]
+    this.#child = spawn(first!, rest, {
       cwd: tmpdir(),
       // Nothing of the environment: it holds keys.
       env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" },
