@@ -28,8 +28,8 @@ export interface GroupMethod {
   readonly replayBuffer?: number
   /** True for methods that compare the completions of a prompt with each other: they are never cut apart. */
   readonly together?: boolean
-  /** Who says the second completion of each pair; the policy, as all others, when absent. */
-  readonly opponent?: "reference"
+  /** Who says the second completion of each pair: the reference, or its geometric mixture with the policy (its share in the logits); the policy, as all others, when absent. */
+  readonly opponent?: "reference" | { readonly mixture: number }
   readonly reuse: Reuse
   /** True where advantages need each token's KL divergence from the reference. */
   readonly needsKl: boolean

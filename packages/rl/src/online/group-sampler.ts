@@ -1,5 +1,5 @@
 import { SlothError, type Completion, type RewardSample, type RolloutEngine, type TokenPrompt } from "@sloth/core"
-import { localRollout, requestSeed } from "@sloth/infer"
+import { localRollout, MixtureRollout, requestSeed } from "@sloth/infer"
 import type { SourceContext } from "@sloth/train"
 import type { PromptExample } from "../data/prompts.ts"
 import { runRewards, type RewardRun } from "../rewards/run-rewards.ts"
@@ -102,8 +102,14 @@ export class GroupSampler implements AsyncDisposable {
       context.rollout === undefined
         ? localRollout.create(model, adapters ? options : { ...options, adapters })
         : await context.rollout.create(model as never, (adapters ? options : { ...options, adapters }) as never)
+    const opponentOf = async (): Promise<RolloutEngine | undefined> => {
+      if (method.opponent === undefined) return undefined
+      return method.opponent === "reference"
+        ? make(false)
+        : new MixtureRollout(model, { tokenizer, mixture: method.opponent.mixture })
+    }
     const engine = await make(true)
-    return new GroupSampler(method, context, engine, method.opponent === undefined ? undefined : await make(false))
+    return new GroupSampler(method, context, engine, await opponentOf())
   }
 
   /** True for an engine that samples while training goes on: it is elsewhere, and says when it has taken the weights. */

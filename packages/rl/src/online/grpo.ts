@@ -13,6 +13,7 @@ import {
   type ReinforceMethodSettings,
   type RlooMethodSettings,
 } from "./grpo-settings.ts"
+import { nashMd } from "./nash-md.ts"
 import { onlineDpo, xpo } from "./online-dpo.ts"
 import { policyObjectiveLoss, rlooObjectiveLoss } from "./policy-objective.ts"
 import { ppo } from "./ppo.ts"
@@ -251,4 +252,5 @@ export const onlineObjectives = [
   gkd,
   onlineDpo,
   xpo,
+  nashMd,
 ] as const

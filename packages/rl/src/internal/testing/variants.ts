@@ -2,6 +2,7 @@ import type { OnlineObjective, TrainModel } from "@sloth/train"
 import type { PromptExample } from "../../data/prompts.ts"
 import { gkd } from "../../online/gkd.ts"
 import { grpo } from "../../online/grpo.ts"
+import { nashMd } from "../../online/nash-md.ts"
 import { onlineDpo, xpo } from "../../online/online-dpo.ts"
 import { ppo } from "../../online/ppo.ts"
 import { tinyExamples, tinyTeacher } from "./tiny-grpo.ts"
@@ -45,4 +46,5 @@ export const variants: Readonly<
   },
   onlineDpo: { objective: onlineDpo, settings: { maxCompletionLength: 6, numIterations: 2 } },
   xpo: { objective: xpo, settings: { maxCompletionLength: 6 } },
+  nashMd: { objective: nashMd, settings: { maxCompletionLength: 6 } },
 }
