@@ -72,21 +72,22 @@ void set_function(napi_env env, napi_value object, const char* name, napi_callba
   napi_set_named_property(env, object, name, f);
 }
 
-// create(isa: string, precision: string, threads: number, budget: number, poison: boolean, errorFactory) -> object of functions, or undefined when threads cannot be started
+// create(isa: string, precision: string, threads: number, budget: number, poison: boolean, errorFactory, cpus: string) -> object of functions, or undefined when threads cannot be
+// started. `cpus` are the processors that the threads may run on, "0,2,4"; "" leaves that to the system.
 napi_value create(napi_env env, napi_callback_info info) {
-  napi_value values[6];
-  size_t argc = 6;
+  napi_value values[7];
+  size_t argc = 7;
   napi_get_cb_info(env, info, &argc, values, nullptr, nullptr);
-  char isa[32] = "", precision[32] = "";
+  char isa[32] = "", precision[32] = "", cpus[8192] = "";
   size_t length;
   double threads = 1, budget = 0;
   bool poison = false;
   napi_valuetype factoryType = napi_undefined;
-  if (argc == 6) napi_typeof(env, values[5], &factoryType);
-  if (argc != 6 || napi_get_value_string_utf8(env, values[0], isa, sizeof(isa), &length) != napi_ok ||
+  if (argc == 7) napi_typeof(env, values[5], &factoryType);
+  if (argc != 7 || napi_get_value_string_utf8(env, values[0], isa, sizeof(isa), &length) != napi_ok ||
       napi_get_value_string_utf8(env, values[1], precision, sizeof(precision), &length) != napi_ok || napi_get_value_double(env, values[2], &threads) != napi_ok ||
-      napi_get_value_double(env, values[3], &budget) != napi_ok || napi_get_value_bool(env, values[4], &poison) != napi_ok || factoryType != napi_function) {
-    napi_throw_type_error(env, nullptr, "create(isa, precision, threads, budget, poison, errorFactory)");
+      napi_get_value_double(env, values[3], &budget) != napi_ok || napi_get_value_bool(env, values[4], &poison) != napi_ok || napi_get_value_string_utf8(env, values[6], cpus, sizeof(cpus), &length) != napi_ok || factoryType != napi_function) {
+    napi_throw_type_error(env, nullptr, "create(isa, precision, threads, budget, poison, errorFactory, cpus)");
     return nullptr;
   }
   int count;
@@ -106,7 +107,7 @@ napi_value create(napi_env env, napi_callback_info info) {
   if (bf16) chosen->fillBf16(b->table);
   if (int8) chosen->fillInt8(b->table);
   b->poison = poison;
-  b->queue = queue_create(static_cast<int>(threads));
+  b->queue = queue_create(static_cast<int>(threads), cpus);
   if (b->queue == nullptr) {
     delete b;
     return undefined(env);

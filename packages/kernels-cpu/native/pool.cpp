@@ -12,6 +12,9 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -81,6 +84,7 @@ struct Scratch {
 
 struct Pool {
   int threads = 1;
+  std::vector<int> cpus;
   std::vector<std::thread> workers;
   std::vector<Scratch> scratch;  // one a worker
   Scratch shared[8];
@@ -167,6 +171,7 @@ void work(Pool* pool, uint32_t epoch, int worker) {
 
 void worker_main(Pool* pool, int worker) {
   pool_enter_thread();
+  pool_place_thread(pool);
   uint32_t last = 0;
   for (;;) {
     const auto fresh = [&] {
@@ -199,9 +204,30 @@ void pool_enter_thread() {
 #endif
 }
 
-Pool* pool_create(int threads) {
+void pool_place_thread(Pool* pool) {
+#if defined(__linux__)
+  if (pool->cpus.empty()) return;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int cpu : pool->cpus) {
+    if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(cpu, &set);
+  }
+  sched_setaffinity(0, sizeof(set), &set);
+#else
+  (void)pool;
+#endif
+}
+
+Pool* pool_create(int threads, const char* cpus) {
   Pool* pool = new (std::nothrow) Pool();
   if (pool == nullptr) return nullptr;
+  for (const char* at = cpus; *at != 0;) {
+    char* end;
+    const long cpu = strtol(at, &end, 10);
+    if (end == at) break;
+    pool->cpus.push_back(static_cast<int>(cpu));
+    at = *end == ',' ? end + 1 : end;
+  }
   pool->threads = threads < 1 ? 1 : threads;
   pool->scratch.resize(static_cast<size_t>(pool->threads));
   pool->ranges = std::vector<Pool::Range>(static_cast<size_t>(pool->threads));

@@ -21,8 +21,12 @@ struct ScratchExhausted {
   int64_t bytes;
 };
 
-// `threads` counts the queue thread; threads - 1 are started. Returns nullptr if a thread cannot be started.
-Pool* pool_create(int threads);
+// `threads` counts the queue thread; threads - 1 are started. Returns nullptr if a thread cannot be started. `cpus` are the processors that they may run on, as numbers between
+// commas; "" leaves that to the system, as does a system that knows of no such thing.
+Pool* pool_create(int threads, const char* cpus = "");
+
+// Restricts the calling thread to the pool's processors. A wish: where the system refuses, the thread runs anywhere.
+void pool_place_thread(Pool* pool);
 void pool_destroy(Pool* pool);
 
 // Sets flush-to-zero and denormals-are-zero for the calling thread: a product of denormals is up to 40 times slower, and the values carry no meaning here.

@@ -50,6 +50,7 @@ bool wait_for_work(Queue* q, uint64_t done) {
 
 void queue_main(Queue* q) {
   pool_enter_thread();
+  pool_place_thread(q->pool);
   uint64_t done = 0;
   while (wait_for_work(q, done)) {
     const uint64_t until = q->published.load(std::memory_order_acquire);
@@ -82,10 +83,10 @@ void queue_run(Queue* q, Command* command) {
   }
 }
 
-Queue* queue_create(int threads) {
+Queue* queue_create(int threads, const char* cpus) {
   Queue* q = new (std::nothrow) Queue();
   if (q == nullptr) return nullptr;
-  q->pool = pool_create(threads);
+  q->pool = pool_create(threads, cpus);
   q->headChunk = q->tailChunk = new (std::nothrow) Queue::Chunk();
   if (q->pool == nullptr || q->headChunk == nullptr) {
     queue_destroy(q);
@@ -111,7 +112,8 @@ void queue_push(Queue* q) {
     q->tailIndex = 0;
   }
   q->published.store(q->issued, std::memory_order_seq_cst);
-  if (q->sleeping.load(std::memory_order_seq_cst)) {
+  // Taken back at once: until the queue's thread gets a core, further commands would each wake it again.
+  if (q->sleeping.load(std::memory_order_seq_cst) && q->sleeping.exchange(false, std::memory_order_seq_cst)) {
     { std::lock_guard<std::mutex> lock(q->mutex); }
     q->wake.notify_one();
   }

@@ -59,8 +59,8 @@ struct Queue {
   bool idle() const { return completed.load(std::memory_order_acquire) == issued; }
 };
 
-// nullptr when threads cannot be started.
-Queue* queue_create(int threads);
+// nullptr when threads cannot be started. `cpus`: see pool_create.
+Queue* queue_create(int threads, const char* cpus = "");
 void queue_push(Queue* queue);
 // Runs one command on the queue thread; what it throws becomes the queue's error.
 void queue_run(Queue* queue, Command* command);

@@ -16,8 +16,11 @@ struct SampleRow {
   float most;
   int32_t* order;
   int32_t* bin;     // [BINS + 1] start of each bin in order
+  int32_t* found;      // [vocab] ids that lie in bins, and which
+  uint16_t* foundBin;
   int64_t sorted;   // order[0 .. sorted) is final
   int nextBin;
+  int skipped;      // bins that were passed over unsorted
   int bins;         // that are filled
 };
 
@@ -100,19 +103,31 @@ static inline void sort_bin(const SampleRow& s, int32_t* a, int64_t n) {
 static inline void sample_prepare(SampleRow& s, int bins) {
   int32_t* start = s.bin;
   memset(start, 0, (BINS + 1) * sizeof(int32_t));
-  // Nearly all tokens lie below the first bins and are told by one comparison. One bin further, so that rounding leaves none out; what does not belong is counted
-  // in bins that are not used.
+  // Nearly all tokens lie below the first bins and are told by one comparison, many at a time. One bin further, so that rounding leaves none out; what does not
+  // belong is counted in bins that are not used.
   const bool all = bins >= BINS;
   const float cut = static_cast<float>(static_cast<double>(s.most) - (bins + 1) * s.temperature / static_cast<double>(BINS_PER_NAT));
-  for (int64_t i = 0; i < s.vocab; i++) {
-    if (all || s.logits[i] >= cut) start[sample_bin(s, s.logits[i]) + 1]++;
+  int64_t found = 0;
+  const int64_t width = 4 * VW;
+  for (int64_t from = 0; from < s.vocab; from += width) {
+    const int64_t to = min_i(s.vocab, from + width);
+    if (!all && to - from == width) {
+      vf top = vload(s.logits + from);
+      for (int64_t i = VW; i < width; i += VW) top = vmax(vload(s.logits + from + i), top);
+      if (vhmax(top) < cut) continue;
+    }
+    for (int64_t i = from; i < to; i++) {
+      if (!all && !(s.logits[i] >= cut)) continue;
+      const int b = sample_bin(s, s.logits[i]);
+      s.found[found] = static_cast<int32_t>(i);
+      s.foundBin[found++] = static_cast<uint16_t>(b);
+      start[b + 1]++;
+    }
   }
   for (int b = 0; b < BINS; b++) start[b + 1] += start[b];
   int32_t next[BINS];
   memcpy(next, start, sizeof(next));
-  for (int64_t i = 0; i < s.vocab; i++) {
-    if (all || s.logits[i] >= cut) s.order[next[sample_bin(s, s.logits[i])]++] = static_cast<int32_t>(i);
-  }
+  for (int64_t i = 0; i < found; i++) s.order[next[s.foundBin[i]]++] = s.found[i];
   s.bins = bins;
 }
 
@@ -122,7 +137,7 @@ static inline int32_t sample_at(SampleRow& s, int64_t place) {
     // The bins filled so far keep their place in the order of all.
     if (s.nextBin == s.bins) {
       sample_prepare(s, BINS);
-      for (int b = 0; b < s.nextBin; b++) sort_bin(s, s.order + s.bin[b], s.bin[b + 1] - s.bin[b]);
+      for (int b = s.skipped; b < s.nextBin; b++) sort_bin(s, s.order + s.bin[b], s.bin[b + 1] - s.bin[b]);
     }
     const int b = s.nextBin++;
     sort_bin(s, s.order + s.bin[b], s.bin[b + 1] - s.bin[b]);
@@ -133,16 +148,34 @@ static inline int32_t sample_at(SampleRow& s, int64_t place) {
 
 static inline double sample_weight(const SampleRow& s, int32_t id) { return exp(static_cast<double>(s.logits[id] - s.most) / s.temperature); }
 
-static inline int32_t sample_one(SampleRow& s, int64_t topK, double topP, double minP, double uniform) {
+// Sum of the weights of a bin, which need not be sorted for it.
+static inline double sample_bin_weight(const SampleRow& s, int bin) {
+  const vf shift = vset(s.most), factor = vset(static_cast<float>(1.0 / s.temperature));
+  alignas(64) float x[8 * VW];
+  double sum = 0;
+  for (int64_t from = s.bin[bin]; from < s.bin[bin + 1]; from += 8 * VW) {
+    const int64_t n = min_i(8 * VW, s.bin[bin + 1] - from);
+    for (int64_t i = 0; i < n; i++) x[i] = s.logits[s.order[from + i]];
+    for (int64_t i = n; i < ceil_div(n, VW) * VW; i++) x[i] = -INFINITY;
+    vf total = vzero();
+    for (int64_t i = 0; i < n; i += VW) total = vadd(total, vexp(vmul(vsub(vload(x + i), shift), factor)));
+    sum += static_cast<double>(vsum(total));
+  }
+  return sum;
+}
+
+// `whole` is the sum of all weights where the caller knows it, or 0.
+static inline int32_t sample_one(SampleRow& s, int64_t topK, double topP, double minP, double whole, double uniform) {
   s.sorted = 0;
   s.nextBin = 0;
+  s.skipped = 0;
   sample_prepare(s, FIRST_BINS);
   int64_t limit = topK > 0 && topK < s.vocab ? topK : s.vocab;
   double mass = 0;
   if (limit < s.vocab) {
     for (int64_t i = 0; i < limit; i++) mass += sample_weight(s, sample_at(s, i));
   } else {
-    mass = exp_sum(s.logits, s.vocab, s.most, static_cast<float>(1.0 / s.temperature));
+    mass = whole > 0 ? whole : exp_sum(s.logits, s.vocab, s.most, static_cast<float>(1.0 / s.temperature));
   }
   if (topP > 0 && topP < 1) {
     // The fewest likeliest tokens whose probabilities, among those left so far, reach topP.
@@ -169,7 +202,20 @@ static inline int32_t sample_one(SampleRow& s, int64_t topK, double topP, double
   }
   const double target = uniform * mass;
   double cumulative = 0;
-  for (int64_t i = 0; i < limit; i++) {
+  int64_t passed = 0;
+  // Bins that the draw passes over as a whole are not sorted. Their sums are rounded as `mass` is: single ones, 2^-24 of a weight, the step of `uniform`.
+  if (limit == s.vocab && s.sorted == 0 && target == target) {
+    for (;;) {
+      if (s.nextBin == s.bins) sample_prepare(s, BINS);
+      if (s.nextBin == BINS - 1) break;
+      const double weight = sample_bin_weight(s, s.nextBin);
+      if (cumulative + weight > target) break;
+      cumulative += weight;
+      passed = s.sorted = s.bin[++s.nextBin];
+    }
+    s.skipped = s.nextBin;
+  }
+  for (int64_t i = passed; i < limit; i++) {
     const int32_t id = sample_at(s, i);
     cumulative += sample_weight(s, id);
     if (cumulative > target) return id;
@@ -184,9 +230,10 @@ static void sample(Pool* pool, int32_t* ids, float* logp, const float* logits, i
   par_pieces(pool, rows, 1, rows * vocab <= SERIAL_LIMIT / 4, [=](int64_t r, int64_t, int, int worker) {
     const float* row = logits + r * vocab;
     const float* set = params + r * 8;
-    char* scratch = static_cast<char*>(pool_scratch(pool, worker, logitBytes + orderBytes + (BINS + 1) * sizeof(int32_t)));
+    char* scratch = static_cast<char*>(pool_scratch(pool, worker, logitBytes + 3 * orderBytes + (BINS + 1) * sizeof(int32_t)));
     const float rawMost = row_max(row, vocab);
-    const double logSum = static_cast<double>(rawMost) + log(exp_sum(row, vocab, rawMost, 1.0f));
+    const double rawSum = exp_sum(row, vocab, rawMost, 1.0f);
+    const double logSum = static_cast<double>(rawMost) + log(rawSum);
     const double penalty = static_cast<double>(set[4]);
     const float* adjusted = row;
     if (maxHistory > 0 && penalty != 1.0 && penalty != 0.0) {
@@ -218,15 +265,18 @@ static void sample(Pool* pool, int32_t* ids, float* logp, const float* logits, i
       s.vocab = vocab;
       s.temperature = static_cast<double>(set[0]);
       s.binScale = static_cast<float>(static_cast<double>(BINS_PER_NAT) / s.temperature);
-      s.most = row_max(adjusted, vocab);
+      s.most = adjusted == row ? rawMost : row_max(adjusted, vocab);
       s.order = reinterpret_cast<int32_t*>(scratch + logitBytes);
-      s.bin = reinterpret_cast<int32_t*>(scratch + logitBytes + orderBytes);
+      s.found = reinterpret_cast<int32_t*>(scratch + logitBytes + orderBytes);
+      s.foundBin = reinterpret_cast<uint16_t*>(scratch + logitBytes + 2 * orderBytes);
+      s.bin = reinterpret_cast<int32_t*>(scratch + logitBytes + 3 * orderBytes);
       uint32_t words[PHILOX_WORDS];
       const int32_t* address = rng + r * 4;
       const uint64_t seed = static_cast<uint64_t>(static_cast<uint32_t>(address[0])) | static_cast<uint64_t>(static_cast<uint32_t>(address[1])) << 32;
       philox_blocks(0, static_cast<uint32_t>(address[3]), static_cast<uint32_t>(address[2]), seed, words);
       const float topK = set[1] < 2147483000.0f ? set[1] : 0.0f;
-      id = sample_one(s, static_cast<int64_t>(topK), static_cast<double>(set[2]), static_cast<double>(set[3]), static_cast<double>(words[0] >> 8) * 0x1p-24);
+      const double whole = adjusted == row && set[0] == 1.0f ? rawSum : 0;
+      id = sample_one(s, static_cast<int64_t>(topK), static_cast<double>(set[2]), static_cast<double>(set[3]), whole, static_cast<double>(words[0] >> 8) * 0x1p-24);
     }
     ids[r] = id;
     logp[r] = static_cast<float>(static_cast<double>(row[id]) - logSum);

@@ -2,6 +2,7 @@ import { SlothError, type Backend, type BackendOptions, type Memory, type Precis
 
 import { arenaModel } from "./arena-model.ts"
 import { cpuInfo } from "./cpu-info.ts"
+import { placement } from "./placement.ts"
 import { loadAddon } from "./internal/loader.ts"
 import type { ErrorFactory, NativeMemory } from "./internal/native.ts"
 
@@ -98,7 +99,7 @@ function memoryOf(native: NativeMemory): Memory {
 /**
  * Opens the native CPU backend: an in-order queue on threads of its own, so that the event loop stays free.
  *
- * `threads` counts all threads that compute (default: what the system allows the process); `isa` or the environment variable SLOTH_CPU_ISA forces an
+ * `threads` counts all threads that compute (default: what the system allows the process); fewer than there are run where they are fastest ({@link placement}). `isa` or the environment variable SLOTH_CPU_ISA forces an
  * instruction set ("avx512", "avx2", "x86-64", "neon"). `precision` "bf16" rounds the operands of products with stored weights over more than 32 rows and of
  * weight gradients to bf16 (sums in f32; a gradient with a side below 128, the factors of an adapter, stays f32); "int8" rounds the activations of linear
  * layers over Q4_0, Q4_1 and Q8_0 weights to int8 in blocks of 32 and multiplies integers, and has exact f32 products for other formats and all gradients.
@@ -122,7 +123,15 @@ export async function createCpuBackend(options: BackendOptions = {}): Promise<Ba
   if (!Number.isSafeInteger(budget) || budget < 0) throw badOption("memory budget", budget, "a whole number of bytes")
   checkPrecision(precision, isa, info.isas, addon.precisions)
   const poison = process.env["SLOTH_DEBUG_MEMORY"] === "1"
-  const native = addon.create(isa, precision, threads, budget === 0 ? info.memoryBytes : budget, poison, toError)
+  const native = addon.create(
+    isa,
+    precision,
+    threads,
+    budget === 0 ? info.memoryBytes : budget,
+    poison,
+    toError,
+    (placement(threads) ?? []).join(),
+  )
   if (native === undefined) {
     throw new SlothError("SLOTH_BACKEND_THREADS", {
       what: "The system starts no more threads for the CPU backend.",

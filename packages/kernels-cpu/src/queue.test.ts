@@ -197,7 +197,7 @@ describe.skipIf(emulated)("the process", () => {
   test.skipIf(!node)("loads the same addon in Node (skipped where there is no node)", () => {
     const code = `
       const addon = require(${JSON.stringify(cpuInfo().addonPath)})
-      const b = addon.create(addon.isas()[0], "f32", 2, 0, false, (code, message) => Object.assign(new Error(message), { code }))
+      const b = addon.create(addon.isas()[0], "f32", 2, 0, false, (code, message) => Object.assign(new Error(message), { code }), "")
       const x = b.memory.alloc(4000)
       b.kernels.fill(x, 1.5, 1000)
       b.kernels.scale(x, x, 2, 1000, 0)

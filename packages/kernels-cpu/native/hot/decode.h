@@ -1,7 +1,8 @@
 // Attention over a paged cache. Included inside an ISA namespace, after attention.h.
 //
 // Rows of a prompt (neighbours of one sequence at successive positions) go through the tiles of attention.h. Single rows, as in generation, are cut along the
-// context into stretches; a task reads every key and value of its stretch once for all query heads that share them, and the stretches are combined in order.
+// context into stretches; a task reads every key and value of its stretch once for all query heads that share them, and the stretches are combined in order. Where
+// neighbouring rows' tables begin with the same blocks (completions of one prompt), the stretches of these blocks are read once for all of them, by the tiles again.
 // Caches are stored as f32, f16 or q8_0 rows and widened in registers as they are read.
 
 static const int64_t DECODE_KEYS = 256;   // positions of a stretch
@@ -224,10 +225,47 @@ static void paged_tile(const Paged& a, int64_t row, int64_t rows, int64_t sequen
   }
 }
 
-// A piece of work: `rows` > 0 is a tile of a prompt; 0 is one stretch of a single row, whose result goes to partial slot `part`.
+// A piece of work: `rows` > 0 is a tile of a prompt; 0 is one stretch of a single row, or of `shared` rows with the same keys, whose results go to the partial slots
+// firstPart[row] + part.
 struct PagedTask {
-  int64_t row, rows, from, n, part;
+  int64_t row, rows, from, n, part, shared;
 };
+
+// Rows from which on a stretch is worth a tile, and the least positions that they must have in common.
+static const int64_t SHARED_ROWS = 2;
+static const int64_t SHARED_KEYS = 32;
+// Positions of a task of theirs: fewer than of a single row, so that they spread evenly.
+static const int64_t SHARED_STRETCH = 128;
+
+// The part of a stretch that `shared` rows see as one.
+template <class F>
+static void paged_shared(const Paged& a, const PagedTask& t, int64_t sequence, int64_t kvHead, const int64_t* firstPart, float* partial, char* scratch) {
+  FlashState f = {};
+  f.rows = t.shared * a.group;
+  f.group = a.group;
+  f.headDim = a.headDim;
+  f.softcap = a.cap;
+  flash_begin(f, scratch);
+  float* gathered = reinterpret_cast<float*>(scratch + flash_bytes(a.headDim));
+  const int64_t hd = a.headDim, heads = a.kvHeads * a.group;
+  stack_rows(a.q + t.row * a.ldq + kvHead * a.group * hd, a.ldq, t.shared, a.group, hd, a.scale, f.q, SA);
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(gathered);
+  const auto gather = [&](const uint8_t* cache) {
+    for (int64_t i = 0; i < t.n; i++) decode_row<F>(cache + Paged::cache_row(a, sequence, t.from + i) * a.rowBytes + kvHead * a.headBytes, 0, hd, gathered + i * hd);
+  };
+  gather(a.kCache);
+  pack_transposed<FormatF32>(bytes, hd * 4, 0, t.n, 0, hd, f.keys, 0, hd);
+  gather(a.vCache);
+  pack_straight<FormatF32>(bytes, hd * 4, 0, hd, 0, t.n, f.values, 0, t.n);
+  flash_tile(f, t.from + t.n, t.from, t.n);  // all keys lie before all rows
+  for (int64_t r = 0; r < f.rows; r++) {
+    const int64_t h = kvHead * a.group + r % a.group;
+    float* o = partial + (firstPart[t.row + r / a.group] + t.part) * heads * (hd + 2);
+    memcpy(o + h * hd, f.o + r * f.width, static_cast<size_t>(hd) * 4);
+    o[heads * hd + 2 * h] = f.m[r];
+    o[heads * hd + 2 * h + 1] = f.l[r];
+  }
+}
 
 template <class F>
 static void decode_row_part(const Paged& a, const PagedTask& t, int64_t sequence, int64_t kvHead, float* o, float* ml) {
@@ -280,31 +318,57 @@ static void pagedAttention(Pool* pool, float* out, const float* q, int64_t ldq, 
         return;
       }
     }
-    most += ceil_div(p - first + 1, DECODE_KEYS) + 1;
+    most += ceil_div(p - first + 1, SHARED_STRETCH) + 2;
   }
-  PagedTask* tasks = static_cast<PagedTask*>(pool_shared(pool, SLOT_DECODE, static_cast<size_t>(most) * sizeof(PagedTask)));
+  char* lists = static_cast<char*>(pool_shared(pool, SLOT_DECODE, static_cast<size_t>(most) * sizeof(PagedTask) + static_cast<size_t>(rows + 1) * sizeof(int64_t)));
+  PagedTask* tasks = reinterpret_cast<PagedTask*>(lists);
+  int64_t* firstPart = reinterpret_cast<int64_t*>(lists + static_cast<size_t>(most) * sizeof(PagedTask));  // partial slots of a row; none for rows of tiles
   const int64_t tall = max_i(1, STACK_MAX / a.group);
   int64_t count = 0, parts = 0;
-  for (int64_t i = 0; i < rows;) {
+  const auto run_at = [&](int64_t i) {
     int64_t run = 1;
     while (i + run < rows && rowSequence[i + run] == rowSequence[i] && rowPosition[i + run] == rowPosition[i] + run) run++;
+    return run;
+  };
+  // Positions n of a stretch that begins at `from`, cut into tasks of equal size.
+  const auto cut = [&](int64_t row, int64_t from, int64_t n, int64_t part, int64_t shared) {
+    const int64_t pieces = ceil_div(n, shared > 0 ? SHARED_STRETCH : DECODE_KEYS);
+    for (int64_t t = 0; t < pieces; t++) tasks[count++] = {row, 0, from + n * t / pieces, n * (t + 1) / pieces - n * t / pieces, part + t, shared};
+    return pieces;
+  };
+  for (int64_t i = 0; i < rows;) {
+    const int64_t run = run_at(i);
     if (run > 1 && run * a.group >= PREFILL_STACK) {
       const int64_t tiles = ceil_div(run, tall);
       for (int64_t t = 0; t < tiles; t++) {
         const int64_t from = run * t / tiles;
-        tasks[count++] = {i + from, run * (t + 1) / tiles - from, 0, 0, 0};
+        tasks[count++] = {i + from, run * (t + 1) / tiles - from, 0, 0, 0, 0};
       }
-    } else {
-      for (int64_t r = i; r < i + run; r++) {
-        const int64_t first = Paged::first(a, rowPosition[r]), n = rowPosition[r] - first + 1, pieces = ceil_div(n, DECODE_KEYS);
-        for (int64_t t = 0; t < pieces; t++) {
-          const int64_t from = n * t / pieces;
-          tasks[count++] = {r, 0, first + from, n * (t + 1) / pieces - from, parts++};
-        }
-      }
+      for (int64_t r = i; r < i + run; r++) firstPart[r] = parts;
+      i += run;
+      continue;
     }
-    i += run;
+    // Rows of other texts behind it that begin with the same blocks; whoever would halve what they have in common stays out.
+    int64_t shared = 1, blocks = window > 0 ? 0 : rowPosition[i] / blockSize;
+    const int32_t* table = blockTable + rowSequence[i] * maxBlocks;
+    while (run == 1 && i + shared < rows && run_at(i + shared) == 1 && shared < tall) {
+      const int32_t* other = blockTable + rowSequence[i + shared] * maxBlocks;
+      const int64_t limit = min_i(blocks, rowPosition[i + shared] / blockSize);
+      int64_t same = 0;
+      while (same < limit && other[same] == table[same]) same++;
+      if (same * blockSize < SHARED_KEYS || 2 * same < blocks) break;
+      blocks = same;
+      shared++;
+    }
+    const bool together = shared >= SHARED_ROWS;
+    const int64_t common = together ? blocks * blockSize : 0, before = together ? cut(i, 0, common, 0, shared) : 0, end = i + (together ? shared : run);
+    for (; i < end; i++) {
+      const int64_t from = max_i(common, Paged::first(a, rowPosition[i]));
+      firstPart[i] = parts;
+      parts += before + cut(i, from, rowPosition[i] - from + 1, before, 0);
+    }
   }
+  firstPart[rows] = parts;
   // A partial result: o [heads, headDim], then (m, l) of each head.
   const int64_t partFloats = heads * (headDim + 2);
   float* partial = static_cast<float*>(pool_shared(pool, SLOT_DECODE_PARTS, static_cast<size_t>(parts * partFloats + 16) * 4));
@@ -318,27 +382,28 @@ static void pagedAttention(Pool* pool, float* out, const float* q, int64_t ldq, 
       SLOTH_WITH_CACHE_FORMAT(format, F, paged_tile<F>(a, t.row, t.rows, sequence, rowPosition[t.row], kvHead, sinks, out, space))
       return;
     }
-    float* o = partial + t.part * partFloats;
+    if (t.shared > 0) {
+      char* space = static_cast<char*>(pool_scratch(pool, worker, static_cast<size_t>(scratch)));
+      SLOTH_WITH_CACHE_FORMAT(format, F, paged_shared<F>(a, t, sequence, kvHead, firstPart, partial, space))
+      return;
+    }
+    float* o = partial + (firstPart[t.row] + t.part) * partFloats;
     SLOTH_WITH_CACHE_FORMAT(format, F, decode_row_part<F>(a, t, sequence, kvHead, o, o + heads * headDim))
   });
   // Few numbers: combined here, in order.
-  for (int64_t i = 0; i < count;) {
-    int64_t n = 1;
-    if (tasks[i].rows > 0) {
-      i++;
-      continue;
-    }
-    while (i + n < count && tasks[i + n].rows == 0 && tasks[i + n].row == tasks[i].row) n++;
+  for (int64_t row = 0; row < rows; row++) {
+    const int64_t part = firstPart[row], n = firstPart[row + 1] - part;
+    if (n == 0) continue;
     for (int64_t h = 0; h < heads; h++) {
-      float* to = out + (tasks[i].row * heads + h) * headDim;
+      float* to = out + (row * heads + h) * headDim;
       float m = sinks ? sinks[h] : -INFINITY;
       for (int64_t p = 0; p < n; p++) {
-        const float pm = partial[tasks[i + p].part * partFloats + heads * headDim + 2 * h];
+        const float pm = partial[(part + p) * partFloats + heads * headDim + 2 * h];
         if (pm > m) m = pm;
       }
       float l = sinks ? exp_one(sinks[h] - m) : 0.0f;
       for (int64_t p = 0; p < n; p++) {
-        const float* o = partial + tasks[i + p].part * partFloats;
+        const float* o = partial + (part + p) * partFloats;
         const float* ml = o + heads * headDim + 2 * h;
         const float f = ml[0] == m ? 1.0f : exp_one(ml[0] - m);
         l += ml[1] * f;
@@ -352,6 +417,5 @@ static void pagedAttention(Pool* pool, float* out, const float* q, int64_t ldq, 
       const float inverse = 1.0f / l;
       for (int64_t c = 0; c < headDim; c++) to[c] *= inverse;
     }
-    i += n;
   }
 }

@@ -55,5 +55,7 @@ export interface NativeAddon {
     budget: number,
     poison: boolean,
     errorFactory: ErrorFactory,
+    /** Processors that the threads may run on, "0,2,4"; "" leaves that to the system. */
+    cpus: string,
   ): NativeBackend | undefined
 }
