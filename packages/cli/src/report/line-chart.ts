@@ -15,6 +15,8 @@ export interface LineChart {
   readonly smooth?: boolean
   /** Further points, drawn as dots on a line: evaluations. */
   readonly marks?: { readonly name: string; readonly points: readonly Point[] }
+  /** Spread around the values, drawn as a band: at least two places, in order. */
+  readonly band?: readonly { readonly x: number; readonly low: number; readonly high: number }[]
   readonly format: (y: number) => string
   readonly width: number
   readonly height: number
@@ -71,7 +73,12 @@ export const lineChart = (chart: LineChart): string => {
   const marks = chart.marks?.points ?? []
   if (points.length === 0) return `<p class="none">No steps were recorded.</p>`
   const curve = chart.smooth === true && points.length > 4 ? smoothed(points, Math.max(1, points.length / 100)) : points
-  const all = [...points, ...marks]
+  const band = (chart.band ?? []).filter(({ low, high }) => Number.isFinite(low) && Number.isFinite(high))
+  const edges = band.flatMap(({ x, low, high }) => [
+    { x, y: low },
+    { x, y: high },
+  ])
+  const all = [...points, ...marks, ...edges]
   const [x0, x1] = [Math.min(...all.map((p) => p.x)), Math.max(...all.map((p) => p.x))]
   let [y0, y1] = [Math.min(...all.map((p) => p.y)), Math.max(...all.map((p) => p.y))]
   if (chart.zero === true) y0 = Math.min(0, y0)
@@ -105,6 +112,13 @@ export const lineChart = (chart: LineChart): string => {
         `<text class="tick" x="${px(x).toFixed(1)}" y="${height - 7}" text-anchor="middle">${x.toLocaleString("en-US")}</text>`,
     )
     .join("")
+  const around =
+    band.length < 2
+      ? ""
+      : `<path class="band" d="${path(band.map(({ x, high }) => ({ x, y: high })))}L${band
+          .toReversed()
+          .map(({ x, low }) => at({ x, y: low }))
+          .join("L")}Z"/>`
   const area = `${path(curve)}L${px(curve.at(-1)!.x).toFixed(1)} ${py(y0).toFixed(1)}L${px(curve[0]!.x).toFixed(1)} ${py(y0).toFixed(1)}Z`
   const dots = marks
     .map(
@@ -120,5 +134,5 @@ export const lineChart = (chart: LineChart): string => {
     Math.round(p.x),
     format(points[i]!.y),
   ])
-  return `<svg class="chart" viewBox="0 0 ${width} ${height}" role="img" aria-label="${escapeHtml(chart.title)}" data-readings="${escapeHtml(JSON.stringify(readings))}" data-top="${top}" data-bottom="${height - bottom}">${grid}${axis}<path class="area" d="${area}"/>${curve === points ? "" : `<path class="raw" d="${path(points)}"/>`}<path class="line" d="${path(curve)}"/>${marks.length > 1 ? `<path class="eval" d="${path(marks)}"/>` : ""}${dots}${single}<g class="cursor" visibility="hidden"><line y1="${top}" y2="${height - bottom}"/><circle r="4"/></g></svg>`
+  return `<svg class="chart" viewBox="0 0 ${width} ${height}" role="img" aria-label="${escapeHtml(chart.title)}" data-readings="${escapeHtml(JSON.stringify(readings))}" data-top="${top}" data-bottom="${height - bottom}">${grid}${axis}${around === "" ? `<path class="area" d="${area}"/>` : around}${curve === points ? "" : `<path class="raw" d="${path(points)}"/>`}<path class="line" d="${path(curve)}"/>${marks.length > 1 ? `<path class="eval" d="${path(marks)}"/>` : ""}${dots}${single}<g class="cursor" visibility="hidden"><line y1="${top}" y2="${height - bottom}"/><circle r="4"/></g></svg>`
 }

@@ -42,6 +42,8 @@ export interface ReportData {
   readonly warnings: readonly RunEventOf<"warning">[]
   readonly plan: RunPlan | undefined
   readonly settings: readonly ReportSetting[]
+  /** The method's own, with rewards and environment. */
+  readonly methodSettings: readonly ReportSetting[]
   readonly statement: string | undefined
   readonly method: string | undefined
   readonly model: string | undefined
@@ -62,6 +64,15 @@ const settingsOf = (config: RunConfig): ReportSetting[] => {
       changed: JSON.stringify(value) !== JSON.stringify(field?.default),
     }
   })
+}
+
+const methodSettingsOf = (details: Readonly<Record<string, unknown>>): ReportSetting[] => {
+  const inputs = (details["inputs"] ?? {}) as Readonly<Record<string, unknown>>
+  const { rewards, environment, environmentSettings } = inputs
+  const own = (details["settings"] ?? {}) as Readonly<Record<string, unknown>>
+  return Object.entries({ rewards, environment, environmentSettings, ...own })
+    .filter(([, value]) => value !== undefined && value !== null && JSON.stringify(value) !== "[]")
+    .map(([key, value]) => ({ key, value: shown(value), description: "", changed: false }))
 }
 
 const samplesOf = (events: readonly RunEventOf<"sample">[]): ReportSample[] => {
@@ -128,6 +139,7 @@ export const readReportData = (run: string): ReportData => {
     warnings: of("warning"),
     plan: (of("plan").at(-1)?.plan ?? details["plan"]) as RunPlan | undefined,
     settings: settingsOf(config),
+    methodSettings: methodSettingsOf(details),
     statement: typeof details["statement"] === "string" ? details["statement"] : undefined,
     method: typeof details["method"] === "string" ? details["method"] : undefined,
     model: inputs.model,

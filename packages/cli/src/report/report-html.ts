@@ -1,7 +1,7 @@
 import { formatBytes } from "@sloth/core"
 import { formatSeconds } from "@sloth/train"
 import { escapeHtml } from "./escape.ts"
-import { lineChart, type LineChart } from "./line-chart.ts"
+import { lineChart, smoothed, type LineChart } from "./line-chart.ts"
 import type { ReportData, ReportSetting } from "./report-data.ts"
 import { reportScript, reportStyle } from "./style.ts"
 
@@ -46,10 +46,14 @@ const tiles = (data: ReportData): string => {
   const seconds = steps.reduce((n, s) => n + s.seconds, 0)
   const tokens = steps.reduce((n, s) => n + s.tokens, 0)
   const best = evaluations.length === 0 ? undefined : Math.min(...evaluations.map((e) => e.loss))
+  // Where completions are sampled, what is low in an evaluation is minus the reward.
+  const sampled = steps.some(({ metrics }) => metrics?.["reward"] !== undefined)
   return `<div class="tiles">${[
     ...rewardTile(steps),
     tile(last.loss.toFixed(4), steps.length > 1 ? `loss, from ${steps[0]!.loss.toFixed(4)}` : "loss"),
-    ...(best === undefined ? [] : [tile(best.toFixed(4), "best evaluation loss")]),
+    ...(best === undefined
+      ? []
+      : [sampled ? tile((-best).toFixed(3), "best held-out reward") : tile(best.toFixed(4), "best evaluation loss")]),
     tile(plan === undefined ? count(last.step) : `${count(last.step)} / ${count(plan.steps)}`, "steps"),
     tile(formatSeconds(seconds), `${large(tokens)} tokens, ${large(tokens / seconds)} a second`),
     tile(formatBytes(Math.max(...steps.map((s) => s.peakRssBytes))), "peak memory"),
@@ -60,7 +64,7 @@ const tiles = (data: ReportData): string => {
 }
 
 /** Curves of what rollouts and rewards did, for methods that have them. */
-const rewardCharts = (steps: ReportData["steps"]): string => {
+const rewardCharts = ({ steps, evaluations }: ReportData): string => {
   const points = (name: string) =>
     steps.flatMap(({ step, metrics }) => (metrics?.[name] === undefined ? [] : [{ x: step, y: metrics[name] }]))
   const rewards = points("reward")
@@ -87,9 +91,29 @@ const rewardCharts = (steps: ReportData["steps"]): string => {
     ["seconds/wait", "Seconds of waiting for a rollout made ahead"],
     ["staleness", "Steps the sampling weights are behind"],
   ] as const
+  // Where few steps are, every one counts; of many the band is as unsteady as the values, and is smoothed like them.
+  const spread = points("reward_std")
+  const sigma = Math.max(1, rewards.length / 100)
+  const [centre, width] = rewards.length > 4 ? [smoothed(rewards, sigma), smoothed(spread, sigma)] : [rewards, spread]
+  const band =
+    spread.length === rewards.length
+      ? centre.map(({ x, y }, i) => ({ x, low: y - width[i]!.y, high: y + width[i]!.y }))
+      : []
+  const held = evaluations.flatMap(({ step, metrics }) =>
+    metrics?.["reward"] === undefined ? [] : [{ x: step, y: metrics["reward"] }],
+  )
   return `${chartCard(
-    { title: "Mean reward", points: rewards, smooth: true, format: few, width: 1040, height: 320 },
-    '<span class="legend"><i></i>smoothed<i class="r"></i>each rollout</span>',
+    {
+      title: "Mean reward",
+      points: rewards,
+      smooth: true,
+      band,
+      ...(held.length === 0 ? {} : { marks: { name: "held-out rows", points: held } }),
+      format: few,
+      width: 1040,
+      height: 320,
+    },
+    `<span class="legend"><i></i>smoothed<i class="r"></i>each rollout${band.length === 0 ? "" : '<i class="b"></i>one standard deviation of completions'}${held.length === 0 ? "" : '<i class="e"></i>held-out rows'}</span>`,
   )}<div class="grid3">${charts
     .map(([name, title]) => ({ title, points: points(name) }))
     .filter((chart) => chart.points.length > 0)
@@ -148,11 +172,13 @@ const metricCharts = ({ steps, evaluations }: ReportData): string => {
 const PER_TOKEN: readonly (string | undefined)[] = [undefined, "sft", "pretrain"]
 
 const charts = (data: ReportData): string => {
-  const { steps, evaluations, method } = data
+  const { steps, method } = data
+  // Evaluations of methods that sample are rewards, drawn above, and no losses.
+  const evaluations = steps.some(({ metrics }) => metrics?.["reward"] !== undefined) ? [] : data.evaluations
   const series = (y: (step: (typeof steps)[number]) => number) => steps.map((step) => ({ x: step.step, y: y(step) }))
   const legend = `<span class="legend"><i></i>smoothed<i class="r"></i>each step${evaluations.length > 0 ? '<i class="e"></i>evaluation' : ""}</span>`
   const small = { width: 320, height: 170 }
-  return `${rewardCharts(steps)}${chartCard(
+  return `${rewardCharts(data)}${chartCard(
     {
       title: PER_TOKEN.includes(method) ? "Loss (nats per scored token)" : `Loss of ${method}`,
       points: series((s) => s.loss),
@@ -246,7 +272,7 @@ const settingsCard = (data: ReportData): string => {
     `<div class="scroll"><table><thead><tr><th>setting</th><th>value</th><th></th></tr></thead><tbody>${settingRows(settings)}</tbody></table></div>`
   const own = data.settings.filter(({ changed }) => changed)
   const rest = data.settings.filter(({ changed }) => !changed)
-  return `<section class="card"><h2>Settings</h2>${own.length === 0 ? "" : table(own)}${rest.length === 0 ? "" : `<details><summary>${rest.length} more at their defaults</summary>${table(rest)}</details>`}</section>`
+  return `${data.methodSettings.length === 0 ? "" : `<section class="card"><h2>Settings of ${escapeHtml(data.method ?? "the method")}</h2>${table(data.methodSettings)}</section>`}<section class="card"><h2>Settings</h2>${own.length === 0 ? "" : table(own)}${rest.length === 0 ? "" : `<details><summary>${rest.length} more at their defaults</summary>${table(rest)}</details>`}</section>`
 }
 
 const warningsCard = ({ warnings }: ReportData): string =>

@@ -26,6 +26,7 @@ h3{font-size:13px;margin:0 0 4px;color:var(--soft);font-weight:600}
 .chart .tick{fill:var(--soft);font-size:12px;font-variant-numeric:tabular-nums}
 .chart path{fill:none;stroke-linejoin:round;stroke-linecap:round}
 .chart .area{fill:var(--leaf2);stroke:none}
+.chart .band{fill:var(--leaf);opacity:.13;stroke:none}
 .chart .line{stroke:var(--leaf);stroke-width:2.2}
 .chart .raw{stroke:var(--leaf);stroke-width:1;opacity:.38}
 .chart .eval{stroke:var(--sun);stroke-width:1.6;stroke-dasharray:5 4}
@@ -36,7 +37,7 @@ h3{font-size:13px;margin:0 0 4px;color:var(--soft);font-weight:600}
 .top{display:flex;justify-content:space-between;align-items:baseline;gap:12px;flex-wrap:wrap}
 .legend{color:var(--soft);font-size:13px}
 .legend i{display:inline-block;width:16px;height:0;border-top:2px solid var(--leaf);vertical-align:middle;margin:0 5px 0 12px}
-.legend i.r{border-top-width:1px;opacity:.5}.legend i.e{border-top:2px dashed var(--sun)}
+.legend i.b{height:10px;border:0;background:var(--leaf);opacity:.2}.legend i.r{border-top-width:1px;opacity:.5}.legend i.e{border-top:2px dashed var(--sun)}
 .reading{color:var(--soft);font-size:13px;font-variant-numeric:tabular-nums;min-height:1.5em}
 .sample{padding:14px 0;border-top:1px solid var(--rule)}.sample:first-of-type{border:0;padding-top:0}
 .sample q{font-weight:600;quotes:none}
