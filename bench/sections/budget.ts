@@ -93,7 +93,7 @@ export const longContext = async (context: BenchContext, tokens: number): Promis
   await one(context, group, `${tokens} tokens in one text`, [...words, "--rows", "1", "--length", String(tokens)])
 }
 
-/** Settings that differ in what takes memory; the model of the forecast was made from none of them. */
+/** Settings that differ in what takes memory. The forecast follows from layouts and shapes; its one fitted number, how much a process grows besides, was read from some of these runs. */
 const FORECASTS: readonly (readonly [name: string, words: string])[] = [
   ["LoRA r16, 2 x 256", "--rows 2 --length 256"],
   ["LoRA r8, 5 x 100, kept", "--rows 5 --length 100 --rank 8 --policy keep"],
