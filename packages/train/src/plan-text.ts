@@ -83,7 +83,7 @@ export const formatPlan = (plan: RunPlan): string => {
     ],
     [
       "micro-batches",
-      `${plan.packing ? `up to ${count(plan.tokenBudget)} tokens` : "one row each"}, ${plan.microBatchesPerStep.toFixed(1)} a step; ${POLICIES[plan.policy]}`,
+      `${plan.packing ? `up to ${count(plan.tokenBudget)} tokens${plan.longest > plan.tokenBudget ? `, longer rows alone (up to ${count(plan.longest)})` : ""}` : "one row each"}, ${plan.microBatchesPerStep.toFixed(1)} a step; ${POLICIES[plan.policy]}`,
     ],
     [
       "memory",

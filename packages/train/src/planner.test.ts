@@ -224,6 +224,8 @@ test("the printed plan names what will happen", async () => {
     "warm-up",
   ])
     expect(text).toContain(part)
+  expect(text).not.toContain("longer rows")
+  expect(formatPlan(await plan({ tokenBudget: 40 }))).toContain("up to 40 tokens, longer rows alone (up to 61)")
   expect(text).toMatch(/tokens\/s, from [\d.]+ GFLOP\/s measured/)
   for (const line of text.split("\n")) expect(line).not.toMatch(/NaN|undefined|Infinity/)
 })
