@@ -1,10 +1,10 @@
 import { basename, extname, resolve } from "node:path"
 import { SlothError, type PluginRegistry } from "@sloth/core"
-import type { ChosenEnvironment, Environment, EnvironmentFactory } from "@sloth/rl"
+import type { AnyEnvironment, ChosenEnvironment, EnvironmentFactory } from "@sloth/rl"
 import { loadUserModule, namesFile } from "./load-module.ts"
 
 /** An environment: itself, or where it is: a file, or a name that plugins provide. */
-export type EnvironmentChoice = Environment<never, never> | string
+export type EnvironmentChoice = AnyEnvironment | string
 
 /** What an environment is made by, and how a record names it; undefined for one given in code. */
 export interface FoundEnvironment {

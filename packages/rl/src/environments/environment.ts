@@ -79,6 +79,11 @@ export interface Environment<Row = Readonly<Record<string, unknown>>, State = un
   close?(state: State): Awaitable<void>
 }
 
+/** An environment of any rows and any state: for those who hand it on without looking inside. */
+export type AnyEnvironment = Omit<Environment<never, unknown>, "rows"> & {
+  readonly rows?: readonly Readonly<Record<string, unknown>>[]
+}
+
 /** Defines an environment, and checks its tools. Errors: SLOTH_ENVIRONMENT_DEFINITION. */
 export const defineEnvironment = <Row, State>(environment: Environment<Row, State>): Environment<Row, State> => {
   const { name, tools = [], maxTurns = 8 } = environment

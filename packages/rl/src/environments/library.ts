@@ -1,6 +1,6 @@
 import * as Schema from "effect/Schema"
 import { decodeConfig, field, SlothError, withDefault, type ConfigSchema, type ProvidedEnvironment } from "@sloth/core"
-import type { Environment } from "./environment.ts"
+import type { AnyEnvironment } from "./environment.ts"
 import { numberGuess } from "./number-guess.ts"
 import { strategy2048 } from "./strategy-2048.ts"
 
@@ -8,7 +8,7 @@ import { strategy2048 } from "./strategy-2048.ts"
 export interface EnvironmentFactory<Settings = never> extends ProvidedEnvironment {
   /** An Effect Schema struct of its settings; none when absent. */
   readonly config?: ConfigSchema
-  create(settings: Settings): Environment<never, never>
+  create(settings: Settings): AnyEnvironment
 }
 
 /** Settings of every environment, beside its own. */
@@ -41,7 +41,7 @@ export const environmentSettingsSchema = (factory: { readonly config?: ConfigSch
 
 /** An environment with the limits of its turns. */
 export interface ChosenEnvironment {
-  readonly environment: Environment<never, never>
+  readonly environment: AnyEnvironment
   readonly turns: TurnSettings
 }
 
@@ -67,7 +67,7 @@ export const createEnvironment = (
 }
 
 /** True for what `defineEnvironment` takes and gives. */
-export const isEnvironment = (value: unknown): value is Environment<never, never> =>
+export const isEnvironment = (value: unknown): value is AnyEnvironment =>
   typeof value === "object" &&
   value !== null &&
   typeof (value as { readonly name?: unknown }).name === "string" &&
@@ -109,14 +109,14 @@ const NumberGuessSettings = Schema.Struct({
 export const game2048Environment: EnvironmentFactory<typeof Game2048Settings.Type> = {
   name: "2048",
   config: Game2048Settings,
-  create: (settings) => strategy2048(settings) as Environment<never, never>,
+  create: (settings) => strategy2048(settings),
 }
 
 /** Finding a number by hints, by name. */
 export const numberGuessEnvironment: EnvironmentFactory<typeof NumberGuessSettings.Type> = {
   name: "number-guess",
   config: NumberGuessSettings,
-  create: (settings) => numberGuess(settings) as Environment<never, never>,
+  create: (settings) => numberGuess(settings),
 }
 
 /** The environments that come with Sloth, for use by name. */

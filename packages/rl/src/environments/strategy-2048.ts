@@ -140,10 +140,10 @@ export const prompt2048 = (
  */
 export const strategy2048 = (
   options: Strategy2048Options & { readonly attempts?: number } = {},
-): Environment<unknown, { readonly seed: number; best: number | undefined }> => {
+): Environment<Readonly<Record<string, unknown>>, { readonly seed: number; best: number | undefined }> => {
   const { attempts = 1, language = "python" } = options
   const sandboxOf = lazySandbox(options)
-  return defineEnvironment<unknown, { readonly seed: number; best: number | undefined }>({
+  return defineEnvironment<Readonly<Record<string, unknown>>, { readonly seed: number; best: number | undefined }>({
     name: "strategy_2048",
     maxTurns: attempts,
     // Episodes differ by their seed alone.
