@@ -57,7 +57,7 @@ const run = (key: string, files: readonly string[]): Promise<Outcome> =>
         `${failed > 0 ? "FAIL" : "ok  "} ${key.padEnd(44)} ${passed} passed${failed > 0 ? `, ${failed} failed` : ""}${skipped > 0 ? `, ${skipped} skipped` : ""}  ${seconds} s`,
       )
       if (failed > 0) console.log(`${output.slice(-12000)}\n${signal === null ? "" : `ended by ${signal}`}`)
-      else for (const line of output.split("\n")) if (line.startsWith("(skip)")) console.log(`     ${line}`)
+      else for (const line of new Set(output.split("\n"))) if (line.startsWith("(skip)")) console.log(`     ${line}`)
       resolve({ passed, failed, skipped })
     })
   })

@@ -1,3 +1,5 @@
+import { fixed } from "./terminal/text.ts"
+
 /** A figure of a training method, as it is shown beside the loss. */
 interface Headline {
   readonly key: string
@@ -5,7 +7,7 @@ interface Headline {
   readonly text: (value: number) => string
 }
 
-const plain = (value: number): string => value.toFixed(Math.abs(value) < 10 ? 3 : 1)
+const plain = (value: number): string => fixed(value, Math.abs(value) < 10 ? 3 : 1)
 const percent = (value: number): string => `${(value * 100).toFixed(0)} %`
 
 /** What says most about how a method goes, the most telling first. */

@@ -6,7 +6,7 @@ import { headlines } from "./metric-words.ts"
 import { previewText } from "./terminal/preview.ts"
 import { sparkline } from "./terminal/sparkline.ts"
 import type { Style, Terminal } from "./terminal/terminal.ts"
-import { clip, columns, count, visibleLength } from "./terminal/text.ts"
+import { clip, columns, count, fixed, visibleLength } from "./terminal/text.ts"
 
 /** A plan as two columns of the terminal's width. */
 export const planLines = (plan: RunPlan, style: Style, width: number): readonly string[] =>
@@ -40,7 +40,7 @@ const rewardFigures = ({ metrics }: StepEvent): string[] => {
   const [length, kl] = [metrics?.["completions/mean_length"], metrics?.["kl"]]
   return [
     ...(length === undefined ? [] : [`length ${length.toFixed(0)}`]),
-    ...(kl === undefined ? [] : [`kl ${kl.toFixed(3)}`]),
+    ...(kl === undefined ? [] : [`kl ${fixed(kl, 3)}`]),
   ]
 }
 
@@ -109,7 +109,7 @@ export class TrainingDisplay {
         return
       case "eval":
         this.#line(
-          `${this.#style.cyan("eval")} step ${event.step}: loss ${event.loss.toFixed(4)}${event.perplexity === undefined ? "" : `, perplexity ${event.perplexity.toFixed(2)}`}${headlines(
+          `${this.#style.cyan("eval")} step ${event.step}: loss ${fixed(event.loss, 4)}${event.perplexity === undefined ? "" : `, perplexity ${event.perplexity.toFixed(2)}`}${headlines(
             event.metrics,
             3,
           )
@@ -206,8 +206,8 @@ export class TrainingDisplay {
         : [
             bold(`step ${last.step}/${this.#steps}`),
             ...(this.#rewards.length === 0
-              ? [`loss ${bold(last.loss.toFixed(4))}`, ...headlines(last.metrics)]
-              : [`reward ${bold(this.#rewards.at(-1)!.toFixed(3))}`, ...rewardFigures(last)]),
+              ? [`loss ${bold(fixed(last.loss, 4))}`, ...headlines(last.metrics)]
+              : [`reward ${bold(fixed(this.#rewards.at(-1)!, 3))}`, ...rewardFigures(last)]),
             `lr ${last.learningRate.toExponential(1)}`,
             `${count(last.tokensPerSecond)} tokens/s`,
             ...(left === undefined || last.step === this.#steps ? [] : [`${clock(left)} left`]),

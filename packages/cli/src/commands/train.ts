@@ -11,6 +11,7 @@ import { recordSamples } from "../samples.ts"
 import { jsonField } from "../session-flags.ts"
 import { withSession } from "../session.ts"
 import type { Terminal } from "../terminal/terminal.ts"
+import { fixed } from "../terminal/text.ts"
 import { refuseWords, resumedRun, runFields, trainInputs, trainSettings } from "../train-request.ts"
 import { TrainingDisplay } from "../training-display.ts"
 
@@ -37,7 +38,7 @@ const tellEnd = (outcome: TrainOutcome, report: string, terminal: Terminal): voi
     return
   }
   terminal.say(
-    `${green("✓")} ${outcome.status === "stopped" ? "Stopped" : "Trained"} ${outcome.steps} steps in ${formatSeconds(outcome.seconds)}, loss ${outcome.finalLoss.toFixed(4)}`,
+    `${green("✓")} ${outcome.status === "stopped" ? "Stopped" : "Trained"} ${outcome.steps} steps in ${formatSeconds(outcome.seconds)}, loss ${fixed(outcome.finalLoss, 4)}`,
   )
   const result = outcome.adapter ?? outcome.weights
   if (result !== undefined) terminal.say(`  ${dim("result:")} ${shortPath(result)}`)

@@ -2,9 +2,18 @@ import { describe, expect, test } from "bun:test"
 import { previewText } from "./preview.ts"
 import { sparkline } from "./sparkline.ts"
 import { styleOf, wantsColor } from "./terminal.ts"
-import { clip, columns, large, table, visibleLength, wrapText } from "./text.ts"
+import { clip, columns, fixed, large, table, visibleLength, wrapText } from "./text.ts"
 
 describe("text", () => {
+  test("shows what rounds to zero without a sign", () => {
+    expect([fixed(-1e-9, 4), fixed(-0.00004, 4), fixed(-0.00006, 4), fixed(1.25, 1)]).toEqual([
+      "0.0000",
+      "0.0000",
+      "-0.0001",
+      "1.3",
+    ])
+  })
+
   test("wraps at spaces, keeps long words and paragraphs", () => {
     expect(wrapText("one two three", 7)).toEqual(["one two", "three"])
     expect(wrapText("a\nunbreakable b", 4)).toEqual(["a", "unbreakable", "b"])

@@ -77,3 +77,9 @@ export const large = (n: number): string =>
       : n >= 1e4
         ? `${(n / 1e3).toFixed(1)} K`
         : count(n)
+
+/** A number with so many decimals; what rounds to zero has no sign. */
+export const fixed = (value: number, decimals: number): string => {
+  const text = value.toFixed(decimals)
+  return Number(text) === 0 ? text.replace("-", "") : text
+}
