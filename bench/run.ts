@@ -18,7 +18,7 @@ import { root } from "./lib/child.ts"
 import type { BenchContext } from "./lib/context.ts"
 import { statusOf, type Line, type Report } from "./lib/figures.ts"
 import { groupsOf, scoreText, statusText, textLine } from "./lib/format.ts"
-import { flag, number, text } from "./lib/options.ts"
+import { flag, number, text, typed } from "./lib/options.ts"
 import { Peaks } from "./lib/peaks.ts"
 import { reportHtml } from "./lib/report-html.ts"
 import { budget, forecast, longContext } from "./sections/budget.ts"
@@ -144,7 +144,7 @@ try {
 const report: Report = {
   started: started.toISOString(),
   seconds: (Date.now() - started.getTime()) / 1000,
-  command: `bun run bench ${process.argv.slice(2).join(" ")}`.trim(),
+  command: `bun run bench ${typed()}`.trim(),
   commit,
   machine: machineReport,
   lines,

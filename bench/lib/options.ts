@@ -28,3 +28,11 @@ export const choice = <const T extends string>(name: string, words: readonly [T,
   }
   return found
 }
+
+/** The options of this process as one would type them, without where its results go. */
+export const typed = (): string =>
+  process.argv
+    .slice(2)
+    .filter((word, i, all) => ![word, all[i - 1]].some((w) => w === "--json" || w === "--html"))
+    .map((word) => (/^[\w./,=-]+$/.test(word) ? word : JSON.stringify(word)))
+    .join(" ")
