@@ -311,10 +311,14 @@ export const RlooSettingsSchema = Schema.Struct({
 /** Decoded settings of RLOO. */
 export type RlooMethodSettings = typeof RlooSettingsSchema.Type
 
-/** Settings of REINFORCE++. */
-export const ReinforceSettingsSchema = Schema.Struct({
-  ...rolloutFields({ numGenerations: 8 }),
-  clip: field.number({ description: "The ratio of a token counts down to 1 - clip.", min: 0 }).pipe(withDefault(0.2)),
+/** Settings of methods that reward each token: its ratio, its KL divergence, and the discount after it. */
+export const tokenRewardFields = (
+  klCoef: number,
+  aka: { readonly clip?: readonly string[]; readonly klCoef?: readonly string[] } = {},
+) => ({
+  clip: field
+    .number({ description: "The ratio of a token counts down to 1 - clip.", min: 0, aka: aka.clip })
+    .pipe(withDefault(0.2)),
   clipHigh: field
     .number({ description: "The ratio counts up to 1 + clipHigh; clip when absent.", min: 0 })
     .pipe(Schema.optionalKey),
@@ -322,10 +326,17 @@ export const ReinforceSettingsSchema = Schema.Struct({
     .number({
       description: "Weight of each token's KL divergence from the model without its adapter, taken off its reward.",
       min: 0,
+      aka: aka.klCoef,
     })
-    .pipe(withDefault(0.001)),
-  ...syncedReferenceFields,
+    .pipe(withDefault(klCoef)),
   gamma: field.number({ description: "Discount from token to token.", min: 0, max: 1 }).pipe(withDefault(1)),
+})
+
+/** Settings of REINFORCE++. */
+export const ReinforceSettingsSchema = Schema.Struct({
+  ...rolloutFields({ numGenerations: 8 }),
+  ...tokenRewardFields(0.001),
+  ...syncedReferenceFields,
   baseline: field
     .boolean({ description: "Take the mean reward of the prompt's completions off first (REINFORCE++-baseline)." })
     .pipe(withDefault(false)),

@@ -1,16 +1,8 @@
 import * as Schema from "effect/Schema"
 import { field, withDefault } from "@sloth/core"
 import { sigmoid } from "../internal/math.ts"
-import { weightedRewards } from "./advantages.ts"
-import { groupObjective, rewardFigures } from "./group-objective.ts"
-import {
-  pairFields,
-  pairObjectiveLoss,
-  penalised,
-  scoresMargin,
-  type SampledPair,
-  type SampledPairResult,
-} from "./pairs.ts"
+import { groupObjective } from "./group-objective.ts"
+import { judgedPairs, pairFields, pairObjectiveLoss, type SampledPair, type SampledPairResult } from "./pairs.ts"
 
 /** Settings of Nash-MD. */
 export const NashMdSettingsSchema = Schema.Struct({
@@ -67,20 +59,14 @@ export const nashMd = groupObjective<"nash_md", typeof NashMdSettingsSchema, Nas
   config: NashMdSettingsSchema,
   pairs: true,
   loss: (settings) => pairObjectiveLoss((sampled, pairs) => nashMdLoss(sampled, settings, pairs), settings.temperature),
-  method: ({ mixture, missingEndPenalty }) => ({
+  method: (settings) => ({
     dynamicSampling: 0,
     needsKl: false,
-    opponent: { mixture },
-    advantages: (scores, weights, groupSizes, _lengths, _kl, { finish }) => {
-      const own = penalised(weightedRewards(scores, weights), finish, missingEndPenalty)
-      const figures = rewardFigures(scores, weights, groupSizes)
-      const margins = preferenceMargins(own)
+    opponent: { mixture: settings.mixture },
+    ...judgedPairs(settings, (scores) => {
+      const margins = preferenceMargins(scores)
       const wins = margins.reduce((n, m) => n + m, 0) / Math.max(1, margins.length / 2) + 0.5
-      return {
-        ...figures,
-        advantages: Array.from(margins),
-        metrics: { ...figures.metrics, "rewards/score_margin": scoresMargin(own), "rewards/preferred": wins },
-      }
-    },
+      return { advantages: margins, metrics: { "rewards/preferred": wins } }
+    }),
   }),
 })

@@ -1,17 +1,14 @@
 import * as Schema from "effect/Schema"
 import { field, withDefault } from "@sloth/core"
 import { syncedReference, syncedReferenceFields } from "../internal/reference.ts"
-import { weightedRewards } from "./advantages.ts"
-import type { GroupMethod } from "./group-method.ts"
-import { groupObjective, rewardFigures } from "./group-objective.ts"
+import { groupObjective } from "./group-objective.ts"
 import {
+  judgedPairs,
   pairFields,
   pairLoss,
   pairLossField,
   pairObjectiveLoss,
   pairSigns,
-  penalised,
-  scoresMargin,
   type PairSettings,
 } from "./pairs.ts"
 
@@ -36,17 +33,7 @@ export const XpoSettingsSchema = Schema.Struct({
 /** Decoded {@link XpoSettingsSchema}. */
 export type XpoSettings = typeof XpoSettingsSchema.Type
 
-const judged = ({ missingEndPenalty }: PairSettings): Pick<GroupMethod, "advantages"> => ({
-  advantages: (scores, weights, groupSizes, _lengths, _kl, { finish }) => {
-    const own = penalised(weightedRewards(scores, weights), finish, missingEndPenalty)
-    const figures = rewardFigures(scores, weights, groupSizes)
-    return {
-      ...figures,
-      advantages: Array.from(pairSigns(own)),
-      metrics: { ...figures.metrics, "rewards/score_margin": scoresMargin(own) },
-    }
-  },
-})
+const judged = (settings: PairSettings) => judgedPairs(settings, (scores) => ({ advantages: pairSigns(scores) }))
 
 /** Online DPO (Guo et al. 2024) with TRL's settings: two completions of each prompt, the better one by reward against the other. */
 export const onlineDpo = groupObjective<"online_dpo", typeof OnlineDpoSettingsSchema, OnlineDpoSettings>({

@@ -3,7 +3,9 @@ import type { LogprobBatch, LogprobLoss } from "@sloth/train"
 import { logSigmoid, sigmoid } from "../internal/math.ts"
 import { unpackCounts } from "../internal/counts.ts"
 import { pick, putGradient } from "../preference/completions-unit.ts"
-import type { SampledFacts } from "./group-method.ts"
+import { weightedRewards } from "./advantages.ts"
+import type { GroupMethod, SampledFacts } from "./group-method.ts"
+import { rewardFigures } from "./group-objective.ts"
 import { rolloutFields } from "./grpo-settings.ts"
 import { maskedCount } from "./importance.ts"
 import { sampledSize } from "./policy-objective.ts"
@@ -174,3 +176,23 @@ export const scoresMargin = (scores: Float64Array): number => {
   }
   return sum / Math.max(1, pairs)
 }
+
+/** How a method of pairs turns scores into what its loss knows of each completion: `told` gives that, and figures of its own. */
+export const judgedPairs = (
+  { missingEndPenalty }: Pick<PairSettings, "missingEndPenalty">,
+  told: (scores: Float64Array) => {
+    readonly advantages: Float64Array
+    readonly metrics?: Readonly<Record<string, number>>
+  },
+): Pick<GroupMethod, "advantages"> => ({
+  advantages: (scores, weights, groupSizes, _lengths, _kl, { finish }) => {
+    const own = penalised(weightedRewards(scores, weights), finish, missingEndPenalty)
+    const figures = rewardFigures(scores, weights, groupSizes)
+    const { advantages, metrics } = told(own)
+    return {
+      ...figures,
+      advantages: Array.from(advantages),
+      metrics: { ...figures.metrics, "rewards/score_margin": scoresMargin(own), ...metrics },
+    }
+  },
+})

@@ -9,7 +9,7 @@ import { weightedRewards, whiten } from "./advantages.ts"
 import { generalisedAdvantages, tokenRewards, valueLoss } from "./gae.ts"
 import { groupObjective, rewardFigures } from "./group-objective.ts"
 import type { SampledFacts } from "./group-method.ts"
-import { rolloutFields } from "./grpo-settings.ts"
+import { rolloutFields, tokenRewardFields } from "./grpo-settings.ts"
 import { POLICY_LOSS_DEFAULTS, policyLoss } from "./policy-loss.ts"
 import { policyResultOf, sampledSize, sequencesOf } from "./policy-objective.ts"
 import type { SampledUnit } from "./sampled-unit.ts"
@@ -27,19 +27,7 @@ export const PpoSettingsSchema = Schema.Struct({
       aka: ["num_ppo_epochs", "num_iterations"],
     })
     .pipe(withDefault(4)),
-  clip: field
-    .number({ description: "The ratio of a token counts down to 1 - clip.", min: 0, aka: ["cliprange"] })
-    .pipe(withDefault(0.2)),
-  clipHigh: field
-    .number({ description: "The ratio counts up to 1 + clipHigh; clip when absent.", min: 0 })
-    .pipe(Schema.optionalKey),
-  klCoef: field
-    .number({
-      description: "Weight of each token's KL divergence from the model without its adapter, taken off its reward.",
-      min: 0,
-      aka: ["kl_coef"],
-    })
-    .pipe(withDefault(0.05)),
+  ...tokenRewardFields(0.05, { clip: ["cliprange"], klCoef: ["kl_coef"] }),
   klEstimator: field
     .choice(["k1", "k3"], { description: "How the KL divergence is estimated.", aka: ["kl_estimator"] })
     .pipe(withDefault("k1")),
@@ -54,7 +42,6 @@ export const PpoSettingsSchema = Schema.Struct({
       aka: ["cliprange_value"],
     })
     .pipe(withDefault(0.2)),
-  gamma: field.number({ description: "Discount from token to token.", min: 0, max: 1 }).pipe(withDefault(1)),
   lambda: field
     .number({
       description: "Mixes what came after a token (1) with what the critic says of it (0) in its advantage.",
