@@ -3,11 +3,12 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { loadPeftAdapter, readPeftConfig, readSafetensors, savePeftAdapter } from "@sloth/model"
-import { createReferenceBackend, Engine, type Tensor } from "@sloth/tensor"
+import { createReferenceBackend, Engine } from "@sloth/tensor"
 import { loraConfigOf, resolveTrainConfig } from "./config.ts"
 import { evaluateUnits } from "./evaluate.ts"
 import { disposeOutputs, hostOutputs, readOutputs, recordedOutputs } from "./forward.ts"
 import { computePart, wantedOutputs } from "./host-loss.ts"
+import { expectSlopes } from "./internal/testing/slopes.ts"
 import { examplesOf, readGolden, tinyFiles } from "./internal/testing/tiny.ts"
 import { buildMicroBatch } from "./micro-batch.ts"
 import { makeTrainable } from "./model-files.ts"
@@ -116,22 +117,8 @@ describe("a score head", () => {
           ),
         )
         disposeOutputs(outputs)
-        const shift = async (tensor: Tensor, start: Float32Array, by: Float32Array, factor: number) => {
-          tensor.write(start.map((x, i) => x + factor * by[i]!))
-          return await lossNow()
-        }
         expect(model.trainables().at(-1)!.name).toBe("score.weight")
-        for (const { tensor } of model.trainables()) {
-          const [start, gradient] = [await tensor.readFloats(), await tensor.grad!.readFloats()]
-          const square = gradient.reduce((n, g) => n + g * g, 0)
-          expect(square).toBeGreaterThan(0)
-          // A step of 1e-3 in length: the f32 rounding of a loss near 1, some 1e-7, is 1e-4 of its change.
-          const eps = 1e-3 / Math.sqrt(square)
-          const slope =
-            ((await shift(tensor, start, gradient, eps)) - (await shift(tensor, start, gradient, -eps))) / (2 * eps)
-          tensor.write(start)
-          expect(Math.abs(slope / square - 1)).toBeLessThan(Math.max(5e-3, 2e-4 / Math.sqrt(square)))
-        }
+        await expectSlopes(model.trainables(), lossNow)
         model.clearGradients()
       }))
 

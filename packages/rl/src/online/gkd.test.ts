@@ -4,7 +4,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { isSlothError, readEvents, runPaths, type StepEvent } from "@sloth/core"
 import type { Example } from "@sloth/data"
-import { createReferenceBackend, Engine, type Tensor } from "@sloth/tensor"
+import { createReferenceBackend, Engine } from "@sloth/tensor"
 import {
   buildMicroBatch,
   divergencePass,
@@ -18,6 +18,7 @@ import {
   unitFromTokens,
   type TrainOptions,
 } from "@sloth/train"
+import { expectSlopes } from "../../../train/src/internal/testing/slopes.ts"
 import { goldenDir } from "../../../train/src/internal/testing/tiny.ts"
 import { killGrpo } from "../internal/testing/kill-grpo.ts"
 import { evenTokens, tinyExamples, tinyModel, tinyTeacher } from "../internal/testing/tiny-grpo.ts"
@@ -131,21 +132,7 @@ describe("steps", () => {
       using sums = engine.keep(engine.zeros([1], "f64"))
       divergencePass(model, batch, pass, coef, { policy: "keep" }, sums, 0)
       expect(Math.abs(((await sums.read()) as Float64Array)[0]! / (await now()) - 1)).toBeLessThan(1e-6)
-      const shift = async (tensor: Tensor, start: Float32Array, by: Float32Array, factor: number) => {
-        tensor.write(start.map((x, i) => x + factor * by[i]!))
-        return await now()
-      }
-      for (const { tensor } of model.trainables()) {
-        const [start, gradient] = [await tensor.readFloats(), await tensor.grad!.readFloats()]
-        const square = gradient.reduce((n, g) => n + g * g, 0)
-        expect(square).toBeGreaterThan(0)
-        // A step of 1e-3 in length: the f32 rounding of a loss near 1, some 1e-7, is 1e-4 of its change.
-        const eps = 1e-3 / Math.sqrt(square)
-        const slope =
-          ((await shift(tensor, start, gradient, eps)) - (await shift(tensor, start, gradient, -eps))) / (2 * eps)
-        tensor.write(start)
-        expect(Math.abs(slope / square - 1)).toBeLessThan(Math.max(5e-3, 2e-4 / Math.sqrt(square)))
-      }
+      await expectSlopes(model.trainables(), now)
       model.clearGradients()
     }
   }, 60_000)
