@@ -17,6 +17,7 @@ const HEADLINES: readonly Headline[] = [
   { key: "rewards/accuracies", name: "accuracy", text: percent },
   { key: "steps/accuracies", name: "accuracy", text: percent },
   { key: "kl", name: "kl", text: plain },
+  { key: "nats", name: "nats", text: plain },
 ]
 
 /** The few figures of a step or an evaluation that are shown beside the loss: "margin 0.62". */

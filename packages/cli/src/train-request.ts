@@ -17,7 +17,7 @@ export const runFields = {
   method: field
     .text({
       description:
-        'Training method: "sft", "pretrain"; from comparisons "dpo", "orpo", "kto", "cpo", "simpo", "alphapo", "bco", "tpo"; for reward models "reward", "prm"; from rewards of sampled completions "grpo", "gspo", "dr_grpo", "dapo", "cispo", "rloo", "reinforce++", "ppo", "online_dpo", "xpo", "nash_md"; from a teacher "gkd"; or one of a plugin. sft when absent. Its own settings are flags too: see --method NAME --help.',
+        'Training method: "sft", "pretrain", "dft"; from comparisons "dpo", "orpo", "kto", "cpo", "simpo", "alphapo", "bco", "tpo"; for reward models "reward", "prm"; from rewards of sampled completions "grpo", "gspo", "dr_grpo", "dapo", "cispo", "rloo", "reinforce++", "ppo", "online_dpo", "xpo", "nash_md"; from a teacher "gkd"; or one of a plugin. sft when absent. Its own settings are flags too: see --method NAME --help.',
     })
     .pipe(Schema.optionalKey),
   reward: field

@@ -1,7 +1,7 @@
 import { definePlugin, PLUGIN_API_VERSION } from "@sloth/core"
-import { pretraining, sft as supervised } from "@sloth/train"
+import { dft, pretraining, sft as supervised } from "@sloth/train"
 
-/** The plugin that provides the methods "sft" (supervised fine-tuning) and "pretrain" (continued pretraining). */
+/** The plugin that provides the methods "sft" (supervised fine-tuning), "pretrain" (continued pretraining) and "dft" (dynamic fine-tuning). */
 export const sft = () =>
   definePlugin({
     name: "@sloth/train",
@@ -12,6 +12,7 @@ export const sft = () =>
       objectives: [
         { ...supervised, name: "sft" },
         { ...pretraining, name: "pretrain" },
+        { ...dft, name: "dft" },
       ],
     },
   })
