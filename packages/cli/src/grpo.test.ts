@@ -29,6 +29,7 @@ beforeAll(async () => {
   )
   writeText(at("rewards/none.ts"), "export const nothing = 1\n")
   writeText(at("rewards/broken.ts"), "throw new Error('not today')\n")
+  writeText(at("rewards/package.ts"), "import { answer } from 'not-installed-here'\nexport default answer\n")
 })
 afterAll(folder.remove)
 
@@ -67,6 +68,7 @@ describe("sloth train --method grpo", () => {
       ["--reward ./rewards/missing.ts", "SLOTH_REWARD_NOT_FOUND"],
       ["--reward ./rewards/none.ts", "SLOTH_REWARD_EXPORT"],
       ["--reward ./rewards/broken.ts", "SLOTH_REWARD_IMPORT"],
+      ["--reward ./rewards/package.ts", "bun add not-installed-here"],
       ["--reward soft_format=much", "SLOTH_REWARD_WEIGHT"],
       ["--reward soft_formta", "soft_format"],
     ]

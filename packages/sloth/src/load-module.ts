@@ -1,7 +1,7 @@
 import { existsSync, readdirSync } from "node:fs"
 import { basename, dirname } from "node:path"
 import { pathToFileURL } from "node:url"
-import { isSlothError, SlothError, suggest } from "@sloth/core"
+import { importError, isSlothError, SlothError, suggest } from "@sloth/core"
 
 /** True for what names a file rather than something a plugin provides. */
 export const namesFile = (place: string): boolean => /^\.{0,2}[/\\]|\.[cm]?[jt]s$|^[A-Za-z]:[/\\]/.test(place)
@@ -40,12 +40,12 @@ export const loadUserModule = async (
     return (await import(pathToFileURL(path).href)) as Readonly<Record<string, unknown>>
   } catch (cause) {
     if (isSlothError(cause)) throw cause
-    throw new SlothError(`${code}_IMPORT`, {
-      what: `The ${what} file ${path} could not be loaded.`,
-      why: cause instanceof Error ? cause.message : String(cause),
-      next: "Mend it; run it by itself to see where it fails.",
-      fields: { path },
+    throw importError(
+      `${code}_IMPORT`,
+      `The ${what}`,
+      pathToFileURL(path),
       cause,
-    })
+      "Mend it; run it by itself to see where it fails.",
+    )
   }
 }
