@@ -144,6 +144,33 @@ describe("the choice of policy and split", () => {
     expect(cut.microBatches).toBeGreaterThan(2)
   })
 
+  test("micro-batches of units that are made during the run hold whole numbers of the largest", async () => {
+    const tokens = Int32Array.from({ length: 300 }, (_, i) => 1 + (i % 60))
+    const units = Array.from({ length: 4 }, (_, row) =>
+      unitFromExample({ tokens, mask: new Uint8Array(300).fill(1), row })!,
+    )
+    const budget = async (online: boolean, tokenBudget?: number) => {
+      const plan = await planUnits({
+        model,
+        method: "grpo",
+        loss: {
+          kind: "logprobs",
+          compute: ({ logprobs }) => ({ loss: 0, dlogp: new Float64Array(logprobs.length), metrics: {} }),
+        },
+        units,
+        evaluationUnits: [],
+        config: resolveTrainConfig({ batch: 4, steps: 1, ...(tokenBudget === undefined ? {} : { tokenBudget }) }),
+        memoryBytes: 1e12,
+        ...(online ? { online: { reuse: { slices: 1, times: 1 } } } : {}),
+      })
+      return [plan.tokenBudget, plan.microBatchesPerStep]
+    }
+    expect(await budget(true)).toEqual([3 * 299, 2])
+    expect(await budget(false)).toEqual([1024, 2])
+    // What the user says stands.
+    expect(await budget(true, 1000)).toEqual([1000, 2])
+  })
+
   test("the same plan comes out whatever the machine's speed is", async () => {
     const [a, b] = [await plan({}, true), await plan({}, false)]
     expect([a.tokenBudget, a.policy, a.microBatchesPerStep]).toEqual([b.tokenBudget, b.policy, b.microBatchesPerStep])

@@ -107,6 +107,15 @@ const wholeBudgets = (units: readonly TrainingUnit[], cuts: boolean): readonly n
   return cuts && largest > TOKEN_BUDGETS[0]! ? [largest, ...TOKEN_BUDGETS] : TOKEN_BUDGETS
 }
 
+/**
+ * A budget lowered to as many of the largest units as fit into it. Units that are made during the run may come out shorter than the largest: the room that those leave would be filled
+ * with more of them only then, and be paid for in every plan.
+ */
+const inWholeUnits = (tokenBudget: number, units: readonly TrainingUnit[]): number => {
+  const largest = Math.max(...units.map((u) => u.tokens.length))
+  return largest > tokenBudget ? tokenBudget : tokenBudget - (tokenBudget % largest)
+}
+
 /** Tokens of the longest text of a unit: the longest way from a segment up to its first ancestor. */
 const longestText = ({ segments }: TrainingUnit): number => {
   const ends: number[] = []
@@ -198,7 +207,9 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
       : config.tokenBudget !== undefined
         ? [config.tokenBudget]
         : packing
-          ? wholeBudgets(units, online?.splitForecast !== undefined)
+          ? wholeBudgets(units, online?.splitForecast !== undefined).map((budget) =>
+              online === undefined ? budget : inWholeUnits(budget, cut(budget)),
+            )
           : [TOKEN_BUDGETS[0]!]
   const policies =
     decided !== undefined ? [decided.policy] : config.policy === "auto" ? ACTIVATION_POLICIES : [config.policy]
@@ -206,7 +217,9 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
   const fewest = Math.min(...budgets.map(rowsOf))
   const quick = (free.length === 0 ? policies : free).flatMap((policy) =>
     budgets
-      .filter((budget) => (budget >= 512 || budget === budgets[0]) && rowsOf(budget) <= fewest * REPEATED)
+      .filter(
+        (budget) => (budget > TOKEN_BUDGETS.at(-1)! || budget === budgets[0]) && rowsOf(budget) <= fewest * REPEATED,
+      )
       .map((budget) => ({ budget, policy })),
   )
   // Ordered from what is fastest for tiny models to what is smallest; the last one is as fast as the first for others.
