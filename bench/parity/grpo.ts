@@ -4,6 +4,7 @@ import { loadPeftAdapter } from "@sloth/model"
 import { Engine } from "@sloth/tensor"
 import { goldenDir } from "../../tests/support/golden.ts"
 import { grpoDifferences, type GrpoDifference } from "../../tests/support/grpo.ts"
+import { onlineDifferences } from "../../tests/support/online-steps.ts"
 import { attachGoldenLora, openSmollm2, SMOLLM2_ABSENT, smollm2Path } from "../../tests/support/smollm2.ts"
 import { buildTiny } from "../../tests/support/tiny.ts"
 import { atMost, type ParityContext } from "../lib/check.ts"
@@ -46,6 +47,20 @@ export const grpo = async ({ threads, add, say }: ParityContext): Promise<void> 
     say("GRPO steps")
     const all = await grpoDifferences(model)
     report(`GRPO step on TRL's completions, tiny untied, ${all.length} forms`, all, add)
+    using teacher = buildTiny(engine, "tied")
+    say("steps of other online methods")
+    for (const { name, loss, gradient, tensors } of await onlineDifferences(model, teacher)) {
+      add(atMost(`step of TRL's trainer, ${name}: loss, relative`, loss, 1e-5))
+      add(
+        atMost(
+          `step of TRL's trainer, ${name}: gradients, worst relative error`,
+          gradient,
+          1e-5,
+          "",
+          `${tensors} tensors`,
+        ),
+      )
+    }
   }
   if (smollm2Path === undefined)
     return add({ what: "GRPO step of SmolLM2-135M on TRL's completions", skipped: SMOLLM2_ABSENT })

@@ -179,5 +179,6 @@ def smollm2():
     record("smollm2/grpo", model, vocab, prompts, completions, group, length, head, ["dapo", "dapo-kl", "gspo"], lambda n: any(k in n for k in kept))
 
 
-for name in sys.argv[1:] or ["tiny", "smollm2"]:
-    {"tiny": tiny, "smollm2": smollm2}[name]()
+if __name__ == "__main__":
+    for name in sys.argv[1:] or ["tiny", "smollm2"]:
+        {"tiny": tiny, "smollm2": smollm2}[name]()

@@ -58,6 +58,7 @@ export const nashMd = groupObjective<"nash_md", typeof NashMdSettingsSchema, Nas
   name: "nash_md",
   config: NashMdSettingsSchema,
   pairs: true,
+  // A policy gradient is that of the distribution which was sampled, temperature included.
   loss: (settings) => pairObjectiveLoss((sampled, pairs) => nashMdLoss(sampled, settings, pairs), settings.temperature),
   method: (settings) => ({
     dynamicSampling: 0,

@@ -35,13 +35,16 @@ export type XpoSettings = typeof XpoSettingsSchema.Type
 
 const judged = (settings: PairSettings) => judgedPairs(settings, (scores) => ({ advantages: pairSigns(scores) }))
 
-/** Online DPO (Guo et al. 2024) with TRL's settings: two completions of each prompt, the better one by reward against the other. */
+/**
+ * Online DPO (Guo et al. 2024) with TRL's settings: two completions of each prompt, the better one by reward against the other. The log-probs that are compared are the models' own: the temperature
+ * is that of sampling alone.
+ */
 export const onlineDpo = groupObjective<"online_dpo", typeof OnlineDpoSettingsSchema, OnlineDpoSettings>({
   name: "online_dpo",
   config: OnlineDpoSettingsSchema,
   pairs: true,
   loss: (settings) => ({
-    ...pairObjectiveLoss((sampled, pairs) => pairLoss(sampled, settings, pairs), settings.temperature),
+    ...pairObjectiveLoss((sampled, pairs) => pairLoss(sampled, settings, pairs)),
     ...syncedReference("online_dpo", settings, undefined),
   }),
   method: (settings) => ({ dynamicSampling: 0, needsKl: false, ...judged(settings) }),
@@ -52,6 +55,6 @@ export const xpo = groupObjective<"xpo", typeof XpoSettingsSchema, XpoSettings>(
   name: "xpo",
   config: XpoSettingsSchema,
   pairs: true,
-  loss: (settings) => pairObjectiveLoss((sampled, pairs) => pairLoss(sampled, settings, pairs), settings.temperature),
+  loss: (settings) => pairObjectiveLoss((sampled, pairs) => pairLoss(sampled, settings, pairs)),
   method: (settings) => ({ dynamicSampling: 0, needsKl: false, opponent: "reference", ...judged(settings) }),
 })

@@ -133,14 +133,14 @@ export const pairLoss = (
   }
 }
 
-/** A loss over pairs as a loss of the step runner; a unit holds the two completions of a prompt. */
+/** A loss over pairs as a loss of the step runner; a unit holds the two completions of a prompt. `temperature` is that of the log-probs that it compares, 1 when absent. */
 export const pairObjectiveLoss = (
   compute: (sampled: readonly SampledPair[], pairs: number) => SampledPairResult,
-  temperature: number,
+  temperature?: number,
 ): LogprobLoss<SampledUnit> => ({
   kind: "logprobs",
   reference: true,
-  temperature,
+  ...(temperature === undefined ? {} : { temperature }),
   size: sampledSize,
   compute: (batch: LogprobBatch<SampledUnit>) => {
     const places = batch.units.map(({ samples, completions }) =>
