@@ -133,7 +133,7 @@ const collect = async <Unit extends TrainingUnit>(
   },
 ): Promise<{ readonly units: readonly Unit[]; readonly settings: unknown }> => {
   const { steps = 1, rewards = [], rollout, teacher } = given
-  const settings = decodeConfig(objective.config!, given.settings, objective.name)
+  const settings = decodeConfig(objective.config!, given.settings, { name: objective.name })
   const context: SourceContext = {
     model,
     tokenizer,
