@@ -1,10 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { spawnSync } from "node:child_process"
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-
-const root = join(import.meta.dirname, "..")
+import { runtimeProject, RUNTIMES, type RuntimeProject } from "./support/runtimes.ts"
 
 /** What a user of each runtime does, with the compiled package. */
 const script = `import { createSandbox } from "@sloth/sandbox"
@@ -22,35 +17,16 @@ for (const language of ["javascript", "python"]) {
 console.log(words.join(" "))`
 
 describe("the sandbox under each runtime", () => {
-  let project = ""
-  beforeAll(() => {
-    const built = spawnSync(process.execPath, ["x", "turbo", "run", "build", "--filter=@sloth/sandbox"], {
-      cwd: root,
-      encoding: "utf8",
-    })
-    if (built.status !== 0) throw new Error(`${built.stdout}${built.stderr}`)
-    project = mkdtempSync(join(tmpdir(), "sloth-sandbox-"))
-    mkdirSync(join(project, "node_modules"))
-    symlinkSync(join(root, "node_modules/@sloth"), join(project, "node_modules/@sloth"))
-    writeFileSync(join(project, "package.json"), JSON.stringify({ type: "module" }))
-    writeFileSync(join(project, "main.mjs"), script)
-  }, 120_000)
-  afterAll(() => project !== "" && rmSync(project, { recursive: true, force: true }))
+  let project: RuntimeProject | undefined
+  beforeAll(() => void (project = runtimeProject("@sloth/sandbox", script)), 120_000)
+  afterAll(() => project?.remove())
 
-  for (const [runtime, command, args] of [
-    ["Bun", process.execPath, []],
-    ["Node", "node", []],
-    ["Deno", join(root, "node_modules/.bin/deno"), ["run", "--allow-all", "--node-modules-dir=manual"]],
-  ] as const)
+  for (const [runtime, command, args] of RUNTIMES)
     test(
       runtime,
       () => {
         // It ends by itself although no one has disposed of the sandboxes.
-        const { stdout, stderr } = spawnSync(command, [...args, "main.mjs"], {
-          cwd: project,
-          encoding: "utf8",
-          timeout: 100_000,
-        })
+        const { stdout, stderr } = project!.run(command, args)
         expect(stdout.trim(), stderr).toBe("timeout error 21 timeout forbidden 21")
       },
       120_000,

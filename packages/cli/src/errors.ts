@@ -30,7 +30,18 @@ const plain = (value: unknown): unknown => {
   }
 }
 
-/** Says what went wrong on stderr, for a person or as one line of JSON; a stack trace only with `debug`. Returns the exit status. */
+/** An error for a person, or as one line of JSON. */
+export const errorText = (error: SlothError, terminal: Terminal, json: boolean): string => {
+  const { code, what, why, next, fields } = error
+  if (json) return JSON.stringify({ error: { code, what, why, next, fields: plain(fields) } })
+  const { red, bold, dim, cyan } = terminal.errorStyle
+  const lines = [`${red(bold("error"))} ${bold(code)}: ${what}`]
+  if (why !== undefined && why !== "") lines.push(`  ${dim("why:")} ${why}`)
+  if (next !== undefined && next !== "") lines.push(`  ${cyan("next:")} ${next}`)
+  return lines.join("\n")
+}
+
+/** Says what went wrong on stderr; a stack trace only with `debug`. Returns the exit status. */
 export const reportError = async (
   thrown: unknown,
   terminal: Terminal,
@@ -38,15 +49,7 @@ export const reportError = async (
 ): Promise<number> => {
   // The facade is large; a command line that is only mistyped does not wait for it.
   const error = isSlothError(thrown) ? thrown : (await import("@sloth/sloth")).toSlothError(thrown)
-  if (options.json) {
-    const { code, what, why, next, fields } = error
-    terminal.say(JSON.stringify({ error: { code, what, why, next, fields: plain(fields) } }))
-  } else {
-    const { red, bold, dim, cyan } = terminal.errorStyle
-    terminal.say(`${red(bold("error"))} ${bold(error.code)}: ${error.what}`)
-    if (error.why !== undefined && error.why !== "") terminal.say(`  ${dim("why:")} ${error.why}`)
-    if (error.next !== undefined && error.next !== "") terminal.say(`  ${cyan("next:")} ${error.next}`)
-  }
+  terminal.say(errorText(error, terminal, options.json))
   if (options.debug) {
     terminal.say(error.stack ?? String(error))
     for (let cause = error.cause; cause !== undefined; cause = cause instanceof Error ? cause.cause : undefined)

@@ -62,6 +62,41 @@ describe("sloth train --method grpo", () => {
     expect(samples.slice(0, 8)).toEqual(whole.slice(0, 8))
   })
 
+  test("a reward that never comes back ends the run in words, and nothing is lost", async () => {
+    const loops = (how: string): string =>
+      `let batch = 0
+      export default ${how.includes("await") ? "async " : ""}(samples: readonly { completion: string }[]) => {
+        if (++batch === 3 && process.env["HANGS"] !== undefined) { ${how}; for (;;); }
+        return samples.map(({ completion }) => completion.length)
+      }\n`
+    const flags = (name: string) =>
+      `train --model model --data prompts.jsonl --method grpo --reward ./rewards/${name}.ts --threads 1 --steps 4 --batch 2 --num-generations 2 --max-completion-length 8 --rank 4 --reward-timeout 0.3`
+    const bytes = (name: string) => readFileSync(at(`runs/${name}/adapter/adapter_model.safetensors`))
+    for (const [name, how, code] of [
+      ["loop", "", 1],
+      ["later", "await new Promise((done) => setTimeout(done, 5))", null],
+    ] as const) {
+      writeText(at(`rewards/${name}.ts`), loops(how))
+      const hung = await runBin(`${flags(name)} --save-every 2 --run runs/${name}`.split(" "), {
+        cwd: folder.path,
+        env: { HANGS: "1" },
+      })
+      expect([hung.code, hung.error]).toEqual([code, "SLOTH_REWARD_TIMEOUT"])
+      expect(hung.stderr).toContain(`sloth train --resume --run runs/${name}`)
+      expect((await run(`train --resume --run runs/${name}`)).code).toBe(0)
+      expect((await run(`${flags(name)} --run runs/${name}-whole`)).code).toBe(0)
+      expect(bytes(name).equals(bytes(`${name}-whole`))).toBe(true)
+    }
+    const left = await runBin(`${flags("loop")} --on-reward-error null --run runs/left`.split(" "), {
+      cwd: folder.path,
+      env: { HANGS: "1" },
+    })
+    expect([left.code, left.stderr]).toEqual([
+      0,
+      expect.stringMatching(/warning SLOTH_REWARD_TIMEOUT.* 4 completions count as not scored/),
+    ])
+  }, 240_000)
+
   test("rewards that cannot be used are told before anything starts", async () => {
     const wrong: readonly (readonly [string, string])[] = [
       ["", "SLOTH_RL_NO_REWARD"],

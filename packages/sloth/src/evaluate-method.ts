@@ -37,6 +37,8 @@ export interface MethodEvaluationRequest {
   readonly tokenBudget?: number
   /** File to write the completions to, one a line, as in `samples.jsonl`. */
   readonly write?: string
+  /** As `onStuck` of training. */
+  readonly onStuck?: (error: SlothError) => string
   readonly signal?: AbortSignal
 }
 
@@ -167,6 +169,7 @@ export const evaluateByMethod = async (
     request.rewards ?? record?.rewards ?? [],
     (spec) => openJudge(context, spec, models),
   )
+  using _watch = request.onStuck === undefined ? undefined : rl.endStuckProcess(request.onStuck)
   try {
     const { records, metrics } = await rl.evaluateSampling(
       data.examples as unknown as readonly PromptExample[],

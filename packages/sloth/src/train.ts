@@ -77,6 +77,11 @@ export interface TrainRequest extends PlanRequest {
   readonly onEvent?: (event: RunEvent) => void
   /** What is known before the first step: the data as prepared and the model's headers. */
   readonly onPrepared?: (prepared: PreparedRun) => void
+  /**
+   * Ends the process when a reward or an environment holds the thread past its limit and cannot be interrupted; what this gives for the error is written to stderr before. See
+   * `endStuckProcess` of `@sloth/rl`.
+   */
+  readonly onStuck?: (error: SlothError) => string
   /** The command line, for the record. */
   readonly command?: string
   /** True keeps the trained model open: it is `opened` of the outcome, and the caller disposes of it. */
@@ -117,6 +122,7 @@ const requestKeys = [
   "callbacks",
   "onEvent",
   "onPrepared",
+  "onStuck",
   "command",
   "keepModel",
 ] as const satisfies readonly (keyof TrainRequest)[]
@@ -395,6 +401,27 @@ export const planTraining = async (context: SlothContext, request: PlanRequest):
   }
 }
 
+/** Ends the process where code of the user is stuck in a run that samples completions. */
+const watchStuck = async (
+  { onStuck }: TrainRequest,
+  objective: Objective<Example>,
+  run: string,
+): Promise<Disposable | undefined> => {
+  const { isOnline, resumeCommandOf } = await import("@sloth/train")
+  if (onStuck === undefined || !isOnline(objective)) return undefined
+  const { endStuckProcess } = await import("@sloth/rl")
+  return endStuckProcess(({ code, what, why, fields }) =>
+    onStuck(
+      new SlothError(code as `SLOTH_${string}`, {
+        what,
+        why,
+        next: `Mend it, then go on: ${resumeCommandOf(run)}. Steps after the last checkpoint are made again, the same to the bit.`,
+        fields,
+      }),
+    ),
+  )
+}
+
 /** Trains. Errors: those of `train` of `@sloth/train`, of opening the model and of preparing the data. */
 export const trainModel = async (
   context: SlothContext,
@@ -409,6 +436,7 @@ export const trainModel = async (
   const trackers = (request.trackers ?? []).map((name) => context.registry.get("trackers", name))
   const callbacks = [...context.registry.list("callbacks"), ...(request.callbacks ?? [])]
   const run = resolved.run ?? nextRunFolder(context.paths.runs, `${prepared.files.name}-${objective.name}`)
+  using _watch = await watchStuck(request, objective, run)
   const { engine, release } = await engineFor(context, resolved)
   let kept = false
   try {

@@ -18,6 +18,7 @@ import type { AdamW } from "./optimizer.ts"
 import { writeAdapterFolder, writeWeightsFolder } from "./outputs.ts"
 import type { RunPlan } from "./plan.ts"
 import { StepPositions } from "./position.ts"
+import { resumeCommandOf } from "./resume-command.ts"
 import type { RunSession } from "./run-session.ts"
 import { scheduleFactor } from "./schedule.ts"
 import { firstNonFinite, StepRunner } from "./step-runner.ts"
@@ -119,7 +120,7 @@ export class StepLoop {
         // While units are made nothing has changed yet: an abort ends the run as between two steps, and a failure loses no step that is done.
         const aborted = isAborted() && error === options.signal?.reason
         if (this.step > 0 && this.#saved !== this.step && (aborted || this.#collecting)) await this.#save(true)
-        if (!aborted) throw error
+        if (!aborted) throw this.#collecting ? this.#withResume(error) : error
         status = "interrupted"
         break
       }
@@ -199,6 +200,20 @@ export class StepLoop {
     }
   }
 
+  /** Says in the error of what makes units, such as a reward, how to go on once it is mended. */
+  #withResume(error: unknown): unknown {
+    if (!isSlothError(error) || this.#saved !== this.step) return error
+    const { code, what, why, next = "", fields } = error
+    const command = resumeCommandOf(this.#in.session.directory.paths.root)
+    return new SlothError(code as `SLOTH_${string}`, {
+      what,
+      why,
+      next: `${next} Nothing is lost: step ${this.step} is saved, and ${command} goes on.`.trimStart(),
+      fields: { ...fields, checkpoint: this.step },
+      cause: error,
+    })
+  }
+
   /** Says in a NaN error which checkpoint is good. */
   #withCheckpoint(error: unknown): unknown {
     if (!isSlothError(error) || error.code !== "SLOTH_TRAIN_NAN") return error
@@ -234,7 +249,9 @@ export class StepLoop {
         })
     } catch (error) {
       if (options.signal?.aborted === true && error === options.signal.reason) return
-      throw error
+      // A reward may have failed; the steps that are done are not its fault.
+      if (this.#saved !== this.step) await this.#save(true)
+      throw this.#withResume(error)
     }
     this.#evaluation = evaluation
     const best = this.#best === undefined || evaluation.loss < this.#best.loss
@@ -349,7 +366,7 @@ export class StepLoop {
         )
       }
     }
-    const resumeCommand = status === "interrupted" ? `sloth train --resume --run ${shellPath(root)}` : undefined
+    const resumeCommand = status === "interrupted" ? resumeCommandOf(root) : undefined
     await session.emit({
       type: "run-end",
       time: new Date().toISOString(),
@@ -379,11 +396,4 @@ export class StepLoop {
       model: undefined,
     }
   }
-}
-
-/** A path as it is typed: relative where that is shorter, quoted where it must be. */
-const shellPath = (path: string): string => {
-  const near = relative(process.cwd(), path)
-  const shown = near !== "" && near.length < path.length ? near : path
-  return /^[\w./@:+-]+$/.test(shown) ? shown : `'${shown.replaceAll("'", "'\\''")}'`
 }

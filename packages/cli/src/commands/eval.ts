@@ -3,6 +3,7 @@ import * as Schema from "effect/Schema"
 import { field, SlothError, withDefault } from "@sloth/core"
 import type { MethodEvaluation } from "@sloth/sloth"
 import { defineCommand, type CommandInput } from "../command.ts"
+import { errorText } from "../errors.ts"
 import { rowFields } from "../row-flags.ts"
 import { adapterField, jsonField, modelField } from "../session-flags.ts"
 import { withSession, type Session } from "../session.ts"
@@ -89,10 +90,11 @@ const evaluateMethod = (
   input: CommandInput<typeof options.Type>,
   method: string,
 ): Promise<MethodEvaluation> => {
-  const { model, data, adapter, maxLength, reward, environment, samples, seed, write } = input.options
+  const { model, data, adapter, maxLength, reward, environment, samples, seed, write, json } = input.options
   return sloth.evaluateMethod({
     model,
     method,
+    onStuck: (error) => errorText(error, input.terminal, json),
     ...(samples === undefined ? {} : { samples }),
     ...(seed === undefined ? {} : { seed }),
     ...(data === undefined ? {} : { rows: resolve(input.cwd, data) }),

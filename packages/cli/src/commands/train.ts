@@ -3,7 +3,7 @@ import { field, withDefault } from "@sloth/core"
 import { formatSeconds } from "@sloth/train"
 import type { TrainOutcome } from "@sloth/sloth"
 import { defineCommand } from "../command.ts"
-import { EXIT } from "../errors.ts"
+import { errorText, EXIT } from "../errors.ts"
 import { shortPath } from "../export-lines.ts"
 import { interruptible } from "../interrupt.ts"
 import { writeReport } from "../report/write-report.ts"
@@ -116,6 +116,7 @@ export const command = defineCommand({
           keepModel: sample !== undefined,
           onPrepared: (run) => display.prepared(run),
           onEvent: (event) => display.event(event),
+          onStuck: (error) => errorText(error, terminal, json),
         })
         display.end()
         if (outcome.opened !== undefined && sample !== undefined) {

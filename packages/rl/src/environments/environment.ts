@@ -1,7 +1,8 @@
 import { createRequire } from "node:module"
-import { SlothError, type Awaitable } from "@sloth/core"
+import { isSlothError, SlothError, type Awaitable } from "@sloth/core"
 import type { ChatMessage } from "@sloth/data"
 import type { ValidateFunction } from "ajv"
+import { callWithin } from "../internal/environment-guard.ts"
 import type { ToolCall } from "./tool-calls.ts"
 
 /** A message of an episode. Contents are texts; parts of other kinds (images) fit in further keys, which templates see. */
@@ -150,10 +151,10 @@ export const callTools = async <State>(
       continue
     }
     try {
-      const value = await tool.run(call.arguments, state, context)
+      const value = await callWithin(context, () => tool.run(call.arguments, state, context))
       results.push({ call, content: typeof value === "string" ? value : (JSON.stringify(value) ?? ""), failed: false })
     } catch (error) {
-      if (context.signal.aborted) throw error
+      if (context.signal.aborted || (isSlothError(error) && error.code === "SLOTH_ENVIRONMENT_TIMEOUT")) throw error
       results.push({
         call,
         content: `The tool failed: ${error instanceof Error ? error.message : String(error)}`,

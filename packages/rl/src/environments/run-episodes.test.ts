@@ -5,7 +5,7 @@ import { renderChat } from "@sloth/data"
 import { byteTokenizer } from "../../../data/fixtures/byte-tokenizer.ts"
 import { scriptedEngine } from "../internal/testing/scripted-engine.ts"
 import { sampledUnits } from "../online/sampled-unit.ts"
-import { defineEnvironment, type Tool } from "./environment.ts"
+import { defineEnvironment, type Environment, type Tool } from "./environment.ts"
 import { numberGuess } from "./number-guess.ts"
 import { episodeSample, runEpisodes, turnAdvantages, turnReturns, type Episode } from "./run-episodes.ts"
 
@@ -221,6 +221,32 @@ describe("an environment that fails", () => {
       expect(episodes[0]!.ended).toBe(code.endsWith("TIMEOUT") ? "timeout" : "failed")
       expect(closed).toBe(3)
     })
+
+  test("loops without end, in any of its functions, are interrupted", async () => {
+    const spin = (): never => {
+      for (;;);
+    }
+    const first = { messages: [{ role: "user", content: "?" }], state: {} }
+    const tool: Tool<object> = { name: "t", description: "d", parameters: {}, run: spin }
+    const call = () => '<tool_call>{"name": "t", "arguments": {}}</tool_call>'
+    const play = (environment: Environment<object, object>, tokenizer = chatml, says = () => "x") =>
+      runEpisodes(scriptedEngine(tokenizer, says).engine, tokenizer, environment, [{}], {
+        ...options,
+        turnSeconds: 0.2,
+        onError: "null",
+      })
+    const reset = () => first
+    for (const { episodes } of [
+      await play({ name: "reset", reset: spin }),
+      await play({ name: "step", reset, step: spin }),
+      await play({ name: "tool", reset, tools: [tool] }, qwen, call),
+    ])
+      expect(episodes.map(({ ended, error }) => [ended, error?.code])).toEqual([
+        ["timeout", "SLOTH_ENVIRONMENT_TIMEOUT"],
+      ])
+    const { episodes } = await play({ name: "close", reset, step: () => ({ reward: 1, done: true }), close: spin })
+    expect(episodes[0]!.reward).toBe(1)
+  })
 
   test("a stopped run stops", async () => {
     const stop = new AbortController()

@@ -2,7 +2,7 @@ import { SlothError, type Completion, type RolloutEngine, type SamplingOptions }
 import { requestSeed } from "@sloth/infer"
 import type { Tokenizer } from "@sloth/model"
 import type { SampledCompletion } from "../online/sampled-unit.ts"
-import { environmentError, guarded } from "../internal/environment-guard.ts"
+import { callWithin, environmentError, guarded } from "../internal/environment-guard.ts"
 import { Dialogue } from "./dialogue.ts"
 import {
   callTools,
@@ -128,7 +128,7 @@ export const runEpisodes = async <Row, State>(
         try {
           // Episodes of a row begin the same, so that their rewards can be compared and their prompt is computed once.
           const { messages, state } = await limited((context) =>
-            environment.reset(columns, requestSeed(seed, row, 0), context),
+            callWithin(context, () => environment.reset(columns, requestSeed(seed, row, 0), context)),
           )
           opened.push(state)
           live.push({ ...base, state, messages: [...messages], prompt: dialogue.start(messages) })
@@ -183,7 +183,8 @@ export const runEpisodes = async <Row, State>(
                 malformed,
                 finishReason: completion.finishReason,
               }
-              const answer: EnvironmentStep = (await environment.step?.(episode.state, spoken, context)) ?? {}
+              const answer: EnvironmentStep =
+                (await callWithin(context, () => environment.step?.(episode.state, spoken, context))) ?? {}
               return { results: answers, step: answer }
             })
             toolCalls += results.length
@@ -229,7 +230,9 @@ export const runEpisodes = async <Row, State>(
       )
     }
   } finally {
-    for (const state of opened) await Promise.resolve(environment.close?.(state)).catch(() => undefined)
+    await Promise.allSettled(
+      opened.map((state) => limited((context) => callWithin(context, () => environment.close?.(state)))),
+    )
   }
   const episodes = live.map(finished)
   const share = (part: number): number => (episodes.length === 0 ? 0 : part / episodes.length)

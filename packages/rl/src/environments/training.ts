@@ -3,7 +3,7 @@ import { localRollout } from "@sloth/infer"
 import type { Tokenizer } from "@sloth/model"
 import { defineReward, type DefinedReward } from "../rewards/define-reward.ts"
 import { Dialogue } from "./dialogue.ts"
-import { environmentError, guarded } from "../internal/environment-guard.ts"
+import { callWithin, environmentError, guarded } from "../internal/environment-guard.ts"
 import { toolDefinitions, type Environment, type EpisodeMessage } from "./environment.ts"
 import { runEpisodes, type Episode } from "./run-episodes.ts"
 
@@ -76,9 +76,11 @@ export const environmentTraining = async <Row extends object, State>(
   }
   await attempt(async () => environment.ready?.())
   const firstOf = async (row: Row, seed: number) => {
-    const begun: unknown = await attempt(() => guarded(limits, (context) => environment.reset(row, seed, context)))
+    const begun: unknown = await attempt(() =>
+      guarded(limits, (context) => callWithin(context, () => environment.reset(row, seed, context))),
+    )
     const { messages, state } = checkedBeginning<State>(environment.name, begun)
-    await attempt(() => guarded(limits, () => environment.close?.(state)))
+    await attempt(() => guarded(limits, (context) => callWithin(context, () => environment.close?.(state))))
     return { messages, key: dialogue.start(messages).join(" ") }
   }
   for (const [index, row] of rows.entries()) {

@@ -1,10 +1,16 @@
 import { isSlothError, SlothError } from "@sloth/core"
 import type { EnvironmentContext } from "../environments/environment.ts"
+import { LimitedCode } from "./limited-code.ts"
 
-/**
- * Runs a part of an environment with its limit of time. Errors: SLOTH_ENVIRONMENT_TIMEOUT; whatever `work` throws. A function that never gives the event loop a turn cannot be
- * stopped.
- */
+const codeOf = new WeakMap<EnvironmentContext, LimitedCode>()
+
+/** Calls a function of an environment that was given `context`, within the limit of its turn where there is one. */
+export const callWithin = <A>(context: EnvironmentContext, work: () => A): A => {
+  const code = codeOf.get(context)
+  return code === undefined ? work() : code.call(work)
+}
+
+/** Runs a part of an environment with its limit of time; what it calls of the user goes through {@link callWithin}. Errors: SLOTH_ENVIRONMENT_TIMEOUT; whatever `work` throws. */
 export const guarded = async <A>(
   options: {
     readonly environment: string
@@ -18,28 +24,31 @@ export const guarded = async <A>(
   const stop = new AbortController()
   const abort = (): void => stop.abort(signal?.reason)
   signal?.addEventListener("abort", abort, { once: true })
-  let timer: ReturnType<typeof setTimeout> | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      const error = new SlothError("SLOTH_ENVIRONMENT_TIMEOUT", {
-        what: `The environment "${environment}" has not answered in ${turnSeconds} s.`,
-        next: "Make it faster, raise turnSeconds, or let failing episodes count as null.",
-        fields: { environment, turnSeconds },
-      })
-      reject(error)
-      stop.abort(error)
-    }, turnSeconds * 1000)
-    stop.signal.addEventListener("abort", () => reject(stop.signal.reason), { once: true })
-  })
+  const stopped = new Promise<never>((_, reject) =>
+    stop.signal.addEventListener("abort", () => reject(stop.signal.reason), { once: true }),
+  )
+  stopped.catch(() => undefined)
+  const late = (): SlothError =>
+    new SlothError("SLOTH_ENVIRONMENT_TIMEOUT", {
+      what: `The environment "${environment}" has not answered in ${turnSeconds} s.`,
+      next: "Make it faster, raise turnSeconds, or let failing episodes count as null.",
+      fields: { environment, turnSeconds },
+    })
+  using code = new LimitedCode({ what: `environment "${environment}"`, seconds: turnSeconds, late })
   const metric = (name: string, value: number): void => {
     if (!stop.signal.aborted && Number.isFinite(value)) options.metric?.(name, value)
   }
+  const context = { signal: stop.signal, metric }
+  codeOf.set(context, code)
   try {
-    return await Promise.race([Promise.resolve().then(() => work({ signal: stop.signal, metric })), late])
+    const result = Promise.resolve().then(() => work(context))
+    return await Promise.race([code.within(result), stopped])
+  } catch (error) {
+    // What goes on although nobody waits for it may know.
+    stop.abort(error)
+    throw error
   } finally {
-    clearTimeout(timer)
     signal?.removeEventListener("abort", abort)
-    late.catch(() => undefined)
   }
 }
 

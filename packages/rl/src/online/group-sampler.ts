@@ -49,6 +49,7 @@ export type SamplingMethod = Pick<
   | "kvCache"
   | "onRewardError"
   | "rewardTimeout"
+  | "maxStaleness"
   | "opponent"
 >
 
@@ -198,6 +199,8 @@ export class GroupSampler implements AsyncDisposable {
     return runRewards(this.#context.rewards, samples, {
       onError: this.#method.onRewardError === "stop" ? "throw" : "null",
       timeoutSeconds: this.#method.rewardTimeout,
+      // Training goes on beside, and may hold the thread as well.
+      patience: (this.#method.maxStaleness ?? 0) > 0 ? 10 : 1,
       ...(signal === undefined ? {} : { signal }),
     })
   }

@@ -1,4 +1,5 @@
-import { SlothError, type Reward, type RewardSample } from "@sloth/core"
+import { isSlothError, SlothError, type Reward, type RewardSample } from "@sloth/core"
+import { LimitedCode } from "../internal/limited-code.ts"
 import { mean, standardDeviation } from "../internal/math.ts"
 import type { DefinedReward } from "./define-reward.ts"
 
@@ -6,8 +7,10 @@ import type { DefinedReward } from "./define-reward.ts"
 export interface RunRewardsOptions {
   /** What a reward that fails does: end the step (the default), or count as null, noted among the problems. */
   readonly onError?: "throw" | "null"
-  /** Longest time for a reward to score a batch; 60 when absent. A function that never gives the event loop a turn cannot be stopped. */
+  /** Longest time for a reward to score a batch; 60 when absent. A function that computes longer without a pause is interrupted; see `endStuckProcess` for what cannot be. */
   readonly timeoutSeconds?: number
+  /** How many times that long the thread may stand still between calls before `endStuckProcess` acts; 1 when absent. More where other work shares the thread, such as training. */
+  readonly patience?: number
   readonly signal?: AbortSignal
 }
 
@@ -39,7 +42,7 @@ export const runRewards = async (
   samples: readonly RewardSample[],
   options: RunRewardsOptions = {},
 ): Promise<RewardRun> => {
-  const { onError = "throw", timeoutSeconds = 60, signal } = options
+  const { onError = "throw", timeoutSeconds = 60, patience = 1, signal } = options
   const names = rewards.map((reward) => reward.name)
   const twice = names.find((name, i) => names.indexOf(name) !== i)
   if (twice !== undefined)
@@ -55,7 +58,7 @@ export const runRewards = async (
   const abort = (): void => stop.abort(signal?.reason)
   signal?.addEventListener("abort", abort, { once: true })
   try {
-    const runs = rewards.map((reward) => scoreOne(reward, samples, timeoutSeconds, stop.signal, noted))
+    const runs = rewards.map((reward) => scoreOne(reward, samples, { timeoutSeconds, patience }, stop.signal, noted))
     const done = await Promise.all(
       runs.map(async (run, k) => {
         const { scores, seconds, problem } = await run
@@ -93,7 +96,7 @@ interface Scored {
 const scoreOne = (
   reward: Reward,
   samples: readonly RewardSample[],
-  timeoutSeconds: number,
+  limits: { readonly timeoutSeconds: number; readonly patience: number },
   signal: AbortSignal,
   noted: Map<string, number[]>,
 ): Promise<Scored> => {
@@ -116,24 +119,28 @@ const scoreOne = (
       noted.set(key, [...(noted.get(key) ?? []), value])
     },
   }
-  let timer: ReturnType<typeof setTimeout> | undefined
-  const ends = new Promise<Scored>((resolve, reject) => {
-    timer = setTimeout(() => {
-      own.abort()
-      resolve(
-        failed(
-          new SlothError("SLOTH_REWARD_TIMEOUT", {
-            what: `The reward "${reward.name}" has not scored ${samples.length} completions in ${timeoutSeconds} s.`,
-            next: "Make it faster, raise the limit, or let failing rewards count as null.",
-            fields: { reward: reward.name, timeoutSeconds },
-          }),
-        ),
-      )
-    }, timeoutSeconds * 1000)
-    own.signal.addEventListener("abort", () => signal.aborted && reject(signal.reason), { once: true })
+  const stopped = new Promise<never>((_, reject) =>
+    own.signal.addEventListener("abort", () => signal.aborted && reject(signal.reason), { once: true }),
+  )
+  stopped.catch(() => undefined)
+  const late = (): SlothError =>
+    new SlothError("SLOTH_REWARD_TIMEOUT", {
+      what: `The reward "${reward.name}" has not scored ${samples.length} completions in ${limits.timeoutSeconds} s.`,
+      next: "Make it faster, raise the limit, or let failing rewards count as null.",
+      fields: { reward: reward.name, timeoutSeconds: limits.timeoutSeconds },
+    })
+  const code = new LimitedCode({
+    what: `reward "${reward.name}"`,
+    seconds: limits.timeoutSeconds,
+    late,
+    patience: limits.patience,
   })
-  const threw = (cause: unknown): Scored =>
-    failed(
+  const wrong = (cause: unknown): Scored => {
+    if (isSlothError(cause) && cause.code === "SLOTH_REWARD_TIMEOUT") {
+      own.abort()
+      return failed(cause)
+    }
+    return failed(
       new SlothError("SLOTH_REWARD_THREW", {
         what: `The reward "${reward.name}" failed: ${cause instanceof Error ? cause.message : String(cause)}`,
         next: "Mend it, or let failing rewards count as null.",
@@ -141,18 +148,18 @@ const scoreOne = (
         cause,
       }),
     )
+  }
   let result: ReturnType<Reward["score"]>
   try {
-    result = (reward as DefinedReward).score(samples, context)
+    result = code.call(() => (reward as DefinedReward).score(samples, context))
   } catch (error) {
     result = Promise.reject(error)
   }
-  const scored = Promise.resolve(result).then(
-    (scores) => checked(reward.name, scores, samples.length, elapsed()),
-    threw,
-  )
-  return Promise.race([scored, ends]).finally(() => {
-    clearTimeout(timer)
+  const scored = code
+    .within(Promise.resolve(result))
+    .then((scores) => checked(reward.name, scores, samples.length, elapsed()), wrong)
+  return Promise.race([scored, stopped]).finally(() => {
+    code[Symbol.dispose]()
     signal.removeEventListener("abort", forward)
   })
 }
