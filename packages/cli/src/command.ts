@@ -41,10 +41,16 @@ export interface CommandInput<O> {
   readonly cwd: string
 }
 
+/** A plugin with the folder from where it is looked for. */
+export interface PluginPlace {
+  readonly specifier: string
+  readonly from: string
+}
+
 /** Flags of every command that works with models. */
 export interface SessionFlags {
   readonly config?: string
-  readonly plugin?: readonly string[]
+  readonly plugin?: readonly (string | PluginPlace)[]
   readonly backend?: string
   readonly isa?: string
   readonly threads?: number

@@ -1,6 +1,8 @@
 import { resolve } from "node:path"
 import { describeConfig, findConfig, isSlothError, keyToFlag, silentLogger, type ConfigSchema } from "@sloth/core"
+import type { RunRecord } from "@sloth/sloth"
 import type { CliCommand, SessionFlags } from "./command.ts"
+import { resumedFlags, resumedRecord } from "./resumed-run.ts"
 import { openSession, type Session } from "./session.ts"
 
 /** Values of a repeated flag, wherever it stands. */
@@ -40,15 +42,27 @@ export const methodFlags = (
   ),
 })
 
+/** The run that a command line which is not parsed yet resumes. */
+const resumedOf = (argv: readonly string[]): Promise<RunRecord | undefined> => {
+  const named = [...valuesOf(argv, "--resume"), ...valuesOf(argv, "--run")]
+  return resumedRecord(
+    argv,
+    sessionFlagsOf(argv),
+    named.filter((path) => !path.startsWith("-")),
+  )
+}
+
 /**
  * Adds the flags of the chosen method, and of the chosen environment, to a command that trains. What does not exist adds none: the command says so when it runs.
  * Errors: SLOTH_CONFIG_* and SLOTH_PLUGIN_* of composing the plugins; those of finding the environment.
  */
 export const withMethodFlags = async (command: CliCommand, argv: readonly string[]): Promise<CliCommand> => {
   if (command.takesMethod !== true) return command
-  const [named] = valuesOf(argv, "--method")
-  const [played] = valuesOf(argv, "--environment")
-  const flags = sessionFlagsOf(argv)
+  const resumed = await resumedOf(argv)
+  const [named = resumed?.method] = valuesOf(argv, "--method")
+  const [played = resumed?.environment] = valuesOf(argv, "--environment")
+  const own = sessionFlagsOf(argv)
+  const flags = resumed === undefined ? own : resumedFlags(own, resumed).session
   if (
     named === undefined &&
     played === undefined &&
@@ -62,12 +76,14 @@ export const withMethodFlags = async (command: CliCommand, argv: readonly string
       describeConfig(schema).map(({ flag }) => flag),
     ),
   )
-  const chosen = named ?? session.section("train")["method"]
+  // A run goes on with its own settings, whatever the file says now.
+  const section = resumed === undefined ? session.section("train") : {}
+  const chosen = named ?? section["method"]
   const objective = session.sloth.registry.list("objectives").find(({ name }) => name === chosen)
   const method =
     objective?.config === undefined ? undefined : methodFlags("method", objective.name, objective.config, taken)
   for (const flag of method?.flags.values() ?? []) taken.add(flag)
-  const inFile = session.section("train")["environment"]
+  const inFile = section["environment"]
   const place = played ?? (typeof inFile === "string" ? inFile : undefined)
   const environment =
     place === undefined ? undefined : await environmentFlags(session, place, played, taken, argv.includes("--help"))

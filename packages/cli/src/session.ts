@@ -29,9 +29,18 @@ const composePlugins = async (
   const own: Plugin[] = []
   for (const plugin of config?.plugins ?? [])
     own.push(typeof plugin === "string" ? await loadPlugin(plugin, config!.directory) : plugin)
-  for (const specifier of flags.plugin ?? []) own.push(await loadPlugin(specifier, cwd))
+  for (const plugin of flags.plugin ?? [])
+    own.push(
+      typeof plugin === "string" ? await loadPlugin(plugin, cwd) : await loadPlugin(plugin.specifier, plugin.from),
+    )
   const names = new Set(own.map(({ name }) => name))
   return [...(standardPlugins() as readonly Plugin[]).filter(({ name }) => !names.has(name)), ...own]
+}
+
+/** The folder of runs, as the configuration file has it. Errors: SLOTH_CONFIG_*. */
+export const runsFolder = async (flags: SessionFlags, cwd: string): Promise<string> => {
+  const config = await loadConfig(flags, cwd)
+  return config === undefined ? resolve(cwd, "runs") : resolve(config.directory, config.runs ?? "runs")
 }
 
 /** Composes Sloth for a command. Errors: SLOTH_CONFIG_*, SLOTH_PLUGIN_*. */

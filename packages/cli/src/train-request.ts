@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs"
 import { resolve } from "node:path"
 import * as Schema from "effect/Schema"
-import { configError, decodeConfig, field, fileError, listRuns, SlothError } from "@sloth/core"
+import { configError, decodeConfig, field, fileError } from "@sloth/core"
 import { TrainConfigSchema, type TrainConfigInput } from "@sloth/train"
 import { readFileSync } from "node:fs"
 import type { CommandInput } from "./command.ts"
@@ -197,19 +197,6 @@ export const trainInputs = (
     ...(chosenRollout === undefined ? {} : { rollout: chosenRollout }),
     ...(templatePath === undefined ? {} : { template: readTemplate(templatePath) }),
   }
-}
-
-/** The run that `--resume` means: the folder after it, `--run`, or the newest run that has not ended. Errors: SLOTH_RESUME_NO_RUN. */
-export const resumedRun = (runs: string, cwd: string, named: readonly (string | undefined)[]): string => {
-  const given = named.find((path) => path !== undefined && path !== "")
-  if (given !== undefined) return resolve(cwd, given)
-  const newest = listRuns(runs)[0]
-  if (newest !== undefined) return newest.path
-  throw new SlothError("SLOTH_RESUME_NO_RUN", {
-    what: `There is no run in ${runs} to resume.`,
-    next: "Name its folder: sloth train --resume --run DIR.",
-    fields: { path: runs },
-  })
 }
 
 /** Refuses words that do nothing. */

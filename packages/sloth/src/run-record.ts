@@ -16,6 +16,13 @@ export interface RunRecord {
   readonly environment: string | undefined
   readonly environmentSettings: unknown
   readonly template: string | undefined
+  /** The engine that generates, by name; absent where it is the local one. */
+  readonly rollout: string | undefined
+  /** The teacher as `resolveModel` takes it. */
+  readonly teacher: string | undefined
+  readonly trackers: readonly string[]
+  /** What the command line noted for itself. */
+  readonly commandLine: unknown
   readonly method: string | undefined
   readonly settings: unknown
   readonly mask: MaskMode
@@ -30,6 +37,10 @@ export interface RunInputs {
   readonly environment?: string
   readonly environmentSettings?: unknown
   readonly template?: string
+  readonly rollout?: string
+  readonly teacher?: string
+  readonly trackers?: readonly string[]
+  readonly commandLine?: unknown
 }
 
 const texts = (value: unknown): readonly string[] =>
@@ -48,6 +59,10 @@ export const readRunRecord = (directory: string): RunRecord => {
     environment: text(inputs["environment"]),
     environmentSettings: inputs["environmentSettings"] ?? undefined,
     template: text(inputs["template"]),
+    rollout: text(inputs["rollout"]),
+    teacher: text(inputs["teacher"]),
+    trackers: texts(inputs["trackers"]),
+    commandLine: inputs["commandLine"],
     method: text(config.details?.["method"]),
     settings: config.details?.["settings"] ?? undefined,
     mask: (text(config.config["mask"]) ?? "assistant") as MaskMode,

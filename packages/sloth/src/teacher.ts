@@ -5,16 +5,27 @@ import type { SlothContext } from "./context.ts"
 import { openFiles } from "./opened-model.ts"
 import { resolveModel } from "./resolve-model.ts"
 
-/** The teacher that a method's settings name, its adapter included where it is a run; undefined where they name none. Errors: those of opening a model. */
-export const openTeacher = async (context: SlothContext, settings: unknown): Promise<ModelFiles | undefined> => {
+/** A teacher, and what a record keeps to find exactly this one again. */
+export interface OpenedTeacher {
+  readonly files: ModelFiles
+  readonly pinned: string
+}
+
+/** The model that a method's settings name as a teacher; undefined where they name none. */
+export const teacherOf = (settings: unknown): string | undefined => {
   const spec = (settings as { readonly teacher?: unknown } | null | undefined)?.teacher
-  if (typeof spec !== "string") return undefined
+  return typeof spec === "string" ? spec : undefined
+}
+
+/** Opens a teacher, its adapter included where it is a run. Errors: those of opening a model. */
+export const openTeacher = async (context: SlothContext, spec: string): Promise<OpenedTeacher> => {
   const source = await resolveModel(context, spec)
   const files = await openFiles(context, source)
+  const pinned = source.run ?? source.pinned
   const { adapter } = source
-  if (adapter === undefined) return files
+  if (adapter === undefined) return { files, pinned }
   const { loadPeftAdapter } = await import("@sloth/model")
-  return {
+  const adapted: ModelFiles = {
     ...files,
     fingerprint: `${files.fingerprint}-${await hashFile(join(adapter, "adapter_model.safetensors"))}`,
     build: (engine) => {
@@ -28,4 +39,5 @@ export const openTeacher = async (context: SlothContext, settings: unknown): Pro
       }
     },
   }
+  return { files: adapted, pinned }
 }

@@ -22,7 +22,7 @@ import { openFiles } from "./opened-model.ts"
 import { resolveModel, type ResolvedModel } from "./resolve-model.ts"
 import { absolutePath, readRunRecord, type RunInputs, type RunRecord } from "./run-record.ts"
 import { openJudge } from "./reward-models.ts"
-import { openTeacher } from "./teacher.ts"
+import { openTeacher, teacherOf, type OpenedTeacher } from "./teacher.ts"
 import { resolveRewards, type RewardChoice } from "./rewards.ts"
 import type { Rows } from "./score.ts"
 
@@ -49,7 +49,7 @@ export interface PlanRequest extends TrainConfigInput {
   readonly data?: Rows
   /** Training method; "sft" when absent. */
   readonly method?: string
-  /** The method's own settings. */
+  /** The method's own settings; on resuming over those of the run. */
   readonly settings?: unknown
   /** What completions are judged by, for methods such as grpo: rewards, files, or names that plugins provide; on resuming the run's own when absent. */
   readonly rewards?: readonly RewardChoice[]
@@ -57,7 +57,7 @@ export interface PlanRequest extends TrainConfigInput {
   readonly environment?: EnvironmentChoice
   /** The environment's own settings, and `turnTokens` and `turnSeconds`. */
   readonly environmentSettings?: unknown
-  /** Name of the engine that generates during training; the weights in place when absent. */
+  /** Name of the engine that generates during training; the weights in place when absent, on resuming the run's own. */
   readonly rollout?: string
   /** Chat template source; the model's own when absent. */
   readonly template?: string
@@ -70,7 +70,7 @@ export interface PlanRequest extends TrainConfigInput {
 export interface TrainRequest extends PlanRequest {
   /** Continues the run in the folder `run` from its last checkpoint. */
   readonly resume?: boolean
-  /** Names of trackers to follow the run with. */
+  /** Names of trackers to follow the run with; on resuming the run's own when absent. */
   readonly trackers?: readonly string[]
   /** Callbacks besides those of plugins. */
   readonly callbacks?: readonly RunCallback[]
@@ -84,6 +84,8 @@ export interface TrainRequest extends PlanRequest {
   readonly onStuck?: (error: SlothError) => string
   /** The command line, for the record. */
   readonly command?: string
+  /** What the command line needs to resume the run, as plain data; it is only written down. On resuming the run's own when absent. */
+  readonly commandLine?: unknown
   /** True keeps the trained model open: it is `opened` of the outcome, and the caller disposes of it. */
   readonly keepModel?: boolean
 }
@@ -124,6 +126,7 @@ const requestKeys = [
   "onPrepared",
   "onStuck",
   "command",
+  "commandLine",
   "keepModel",
 ] as const satisfies readonly (keyof TrainRequest)[]
 
@@ -181,7 +184,8 @@ interface Inputs {
   readonly judges: readonly OpenedModel[]
   readonly rollout: RolloutFactory | undefined
   /** What the method's settings name as a teacher. */
-  readonly teacher: ModelFiles | undefined
+  readonly teacher: OpenedTeacher | undefined
+  readonly trackers: readonly string[]
   readonly inputs: RunInputs
   readonly prepared: PreparedRun
 }
@@ -242,6 +246,16 @@ export const openEpisodes = async (
   }
 }
 
+/** Settings of a record with those that are given in their place. */
+const over = (below: unknown, above: unknown): unknown =>
+  below === undefined || below === null || above === undefined ? (above ?? below ?? undefined) : { ...below, ...above }
+
+/** The method's own settings: those given, on resuming over the run's where the method is the same. */
+const settingsOf = (request: TrainRequest, record: RunRecord | undefined): unknown =>
+  request.method === undefined || request.method === record?.method
+    ? over(record?.settings, request.settings)
+    : request.settings
+
 /** What a run works on. Reward models are opened where `models` is given, and only looked at for a plan. */
 const prepareInputs = async (
   context: SlothContext,
@@ -268,15 +282,14 @@ const prepareInputs = async (
   if (model === undefined) throw needed("model")
   const asIs = request.data ?? (record === undefined || record.data.length === 0 ? undefined : record.data)
   const played = request.environment ?? record?.environment
+  const environmentSettings =
+    request.environment === undefined
+      ? over(record?.environmentSettings, request.environmentSettings)
+      : request.environmentSettings
   const chosen =
     played === undefined
       ? undefined
-      : await resolveEnvironment(
-          context.registry,
-          context.cwd,
-          played,
-          request.environmentSettings ?? record?.environmentSettings,
-        )
+      : await resolveEnvironment(context.registry, context.cwd, played, environmentSettings)
   const data = asIs ?? chosen?.environment.rows
   if (data === undefined) throw needed("data")
   const template = request.template ?? record?.template
@@ -292,8 +305,13 @@ const prepareInputs = async (
   const config = goesOn ? { ...given, adapter: source.adapter } : given
   const files = await openFiles(context, source)
   if (goesOn) context.logger.info(goesOnNote(model, resolved))
-  const settings = request.settings ?? (record?.settings === null ? undefined : record?.settings)
-  const registered = request.rollout === undefined ? undefined : context.registry.get("rollouts", request.rollout)
+  const settings = settingsOf(request, record)
+  const rollout = request.rollout ?? record?.rollout
+  const registered = rollout === undefined ? undefined : context.registry.get("rollouts", rollout)
+  const named = teacherOf(request.settings) ?? record?.teacher ?? teacherOf(settings)
+  const teacher = named === undefined ? undefined : await openTeacher(context, named)
+  const trackers = request.trackers ?? record?.trackers ?? []
+  const commandLine = request.commandLine ?? record?.commandLine
   const how = {
     settings,
     tokenizer: files.tokenizer,
@@ -322,7 +340,8 @@ const prepareInputs = async (
     settings,
     rewards: episodes === undefined ? rewards : [episodes.reward, ...rewards],
     rollout: episodes?.rollout ?? registered,
-    teacher: await openTeacher(context, settings),
+    teacher,
+    trackers,
     inputs: {
       model: source.pinned,
       data: asIs === undefined ? [] : dataPaths(context.cwd, asIs),
@@ -331,9 +350,13 @@ const prepareInputs = async (
         ? {}
         : {
             environment: chosen.name,
-            environmentSettings: request.environmentSettings ?? record?.environmentSettings ?? null,
+            environmentSettings: environmentSettings ?? null,
           }),
       ...(template === undefined ? {} : { template }),
+      ...(rollout === undefined ? {} : { rollout }),
+      ...(teacher === undefined ? {} : { teacher: teacher.pinned }),
+      ...(trackers.length === 0 ? {} : { trackers }),
+      ...(commandLine === undefined ? {} : { commandLine }),
     },
     prepared: { source, files, data: dataset },
   }
@@ -390,7 +413,7 @@ export const planTraining = async (context: SlothContext, request: PlanRequest):
       objective,
       rewards,
       ...(rollout === undefined ? {} : { rollout }),
-      ...(teacher === undefined ? {} : { teacher }),
+      ...(teacher === undefined ? {} : { teacher: teacher.files }),
       ...(settings === undefined ? {} : { settings }),
       ...(request.measure === undefined ? {} : { measure: request.measure }),
       ...(request.signal === undefined ? {} : { signal: request.signal }),
@@ -430,10 +453,10 @@ export const trainModel = async (
 ): Promise<TrainOutcome> => {
   const { loraConfigOf, train } = await import("@sloth/train")
   const { readPeftConfig } = await import("@sloth/model")
-  const { config, resolved, objective, settings, rewards, judges, rollout, teacher, inputs, prepared } =
+  const { config, resolved, objective, settings, rewards, judges, rollout, teacher, inputs, prepared, ...more } =
     await prepareInputs(context, request, models)
   request.onPrepared?.(prepared)
-  const trackers = (request.trackers ?? []).map((name) => context.registry.get("trackers", name))
+  const trackers = more.trackers.map((name) => context.registry.get("trackers", name))
   const callbacks = [...context.registry.list("callbacks"), ...(request.callbacks ?? [])]
   const run = resolved.run ?? nextRunFolder(context.paths.runs, `${prepared.files.name}-${objective.name}`)
   using _watch = await watchStuck(request, objective, run)
@@ -449,7 +472,7 @@ export const trainModel = async (
       objective,
       rewards,
       ...(rollout === undefined ? {} : { rollout }),
-      ...(teacher === undefined ? {} : { teacher }),
+      ...(teacher === undefined ? {} : { teacher: teacher.files }),
       base: prepared.source.base,
       trackers,
       callbacks,

@@ -92,6 +92,8 @@ export interface OnlineObjective<Row = never, Unit extends TrainingUnit = Traini
     reuse(settings: unknown): Reuse
     /** The settings to go by where defaults depend on the engine that generates; those given when absent. */
     settings?(settings: unknown, rollout: RolloutFactory | undefined): unknown
+    /** The settings as far as they decide the numbers of a run: others may change when it is resumed. Those given when absent. */
+    decisive?(settings: unknown): unknown
     /** True where the source compares with the reference model itself, as a KL divergence in rewards does. */
     reference?(settings: unknown): boolean
     /** Refuses, before anything starts, what the source could not work with. */

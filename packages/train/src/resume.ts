@@ -55,6 +55,23 @@ export const requireSameConfig = (was: TrainConfig, now: TrainConfig, directory:
   })
 }
 
+/** In words, which settings of a method and which rewards differ from those of the run; empty where none do. */
+export const settingsDifferences = (
+  was: { readonly settings: unknown; readonly rewards: unknown },
+  now: { readonly settings: unknown; readonly rewards: unknown },
+): string => {
+  const [before, after] = [was.settings, now.settings].map(
+    (value) => (value ?? {}) as Readonly<Record<string, unknown>>,
+  )
+  const keys = [...new Set([...Object.keys(before!), ...Object.keys(after!)])]
+  const said = keys
+    .filter((key) => canonical(before![key]) !== canonical(after![key]))
+    .map((key) => `${key} was ${canonical(before![key])} and is now ${canonical(after![key])}.`)
+  if (typeof was.rewards === "string" && was.rewards !== now.rewards)
+    said.push(`The rewards were ${was.rewards || "none"} and are now ${String(now.rewards) || "none"}.`)
+  return said.join(" ")
+}
+
 /** SHA-256 of what decides the numbers of a run: method, settings, split and activation policy. */
 export const hashConfig = (
   config: TrainConfig,

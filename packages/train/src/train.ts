@@ -34,7 +34,7 @@ import type { MeterOptions } from "./meter.ts"
 import type { RunPlan } from "./plan.ts"
 import { planUnits } from "./planner.ts"
 import { StepPositions } from "./position.ts"
-import { hashConfig, requireSameConfig } from "./resume.ts"
+import { hashConfig, requireSameConfig, settingsDifferences } from "./resume.ts"
 import { RunSession } from "./run-session.ts"
 import { SampleLog } from "./sample-log.ts"
 import { sft } from "./sft.ts"
@@ -267,9 +267,12 @@ class Training<Row> {
           : { adapter: await hashAdapter(config.adapter) }),
       }
       const rewards = (options.rewards ?? []).map(({ name, weight }) => ({ name, weight: weight ?? 1 }))
-      const decisive = prepared.reuse === undefined ? prepared.settings : { settings: prepared.settings, rewards }
+      const { objective } = options
+      const online = objective !== undefined && isOnline(objective) ? objective.online : undefined
+      const settings = online?.decisive === undefined ? prepared.settings : online.decisive(prepared.settings)
+      const decisive = prepared.reuse === undefined ? settings : { settings, rewards }
       const configHash = hashConfig(config, prepared.method, decisive, plan)
-      if (this.#stored !== undefined) this.#requireSame(hashes, configHash, prepared.method, resumed?.manifest)
+      if (this.#stored !== undefined) this.#requireSame(hashes, configHash, prepared, resumed?.manifest)
       const directory = await this.#open(config, plan, hashes, prepared)
       options.engine.scratchFolder = directory.paths.root
       const session = await RunSession.open(
@@ -283,7 +286,7 @@ class Training<Row> {
           logger: this.#logger,
         },
       )
-      await using online = await this.#openSource(model, config, prepared, plan, session, resumed, lora, {
+      await using opened = await this.#openSource(model, config, prepared, plan, session, resumed, lora, {
         reference,
         teacher,
       }).catch(async (error: unknown) => {
@@ -292,7 +295,7 @@ class Training<Row> {
         throw error
       })
       const loop = new StepLoop({
-        source: online.source,
+        source: opened.source,
         reference,
         teacher,
         options: options as TrainOptions<never>,
@@ -429,7 +432,7 @@ class Training<Row> {
   #requireSame(
     hashes: Readonly<Record<string, string>>,
     configHash: string,
-    method: string,
+    { method, settings }: Prepared,
     manifest: CheckpointManifest | undefined,
   ): void {
     const stored = this.#stored!
@@ -451,7 +454,15 @@ class Training<Row> {
     if (wrong.length > 0)
       throw new SlothError("SLOTH_RESUME_CONFIG", {
         what: `The checkpoint of step ${manifest.step} in ${root} belongs to other ${wrong.join(" and ")}.`,
-        next: "Remove it to resume from an earlier one, or start a new run.",
+        ...(belongs.settings
+          ? {}
+          : {
+              why: settingsDifferences(
+                { settings: stored.details?.["settings"], rewards: stored.details?.["rewards"] },
+                { settings, rewards: rewardNames(this.#options.rewards) },
+              ),
+            }),
+        next: "Leave out what was changed, or start a new run.",
         fields: { path: root, step: manifest.step, differ: wrong },
       })
   }
@@ -477,6 +488,9 @@ class Training<Row> {
       details: {
         method,
         settings: settings ?? null,
+        ...(options.rewards === undefined || options.rewards.length === 0
+          ? {}
+          : { rewards: rewardNames(options.rewards) }),
         statement: options.data.statement ?? null,
         plan,
         ...(options.record?.inputs === undefined
@@ -489,6 +503,10 @@ class Training<Row> {
     return this.#directory
   }
 }
+
+/** Rewards as a record names them: with their weights where these are not 1. */
+const rewardNames = (rewards: PlanOptions["rewards"] = []): string =>
+  rewards.map(({ name, weight = 1 }) => (weight === 1 ? name : `${name}=${weight}`)).join(", ")
 
 /** True where the reference model is the adapter that the run started from. */
 const comparesWithStart = (config: TrainConfig, { reference }: Prepared): boolean =>

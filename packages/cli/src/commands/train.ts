@@ -1,7 +1,7 @@
 import * as Schema from "effect/Schema"
 import { field, withDefault } from "@sloth/core"
 import { formatSeconds } from "@sloth/train"
-import type { TrainOutcome } from "@sloth/sloth"
+import { readRunRecord, type TrainOutcome } from "@sloth/sloth"
 import { defineCommand } from "../command.ts"
 import { errorText, EXIT } from "../errors.ts"
 import { shortPath } from "../export-lines.ts"
@@ -12,7 +12,8 @@ import { jsonField } from "../session-flags.ts"
 import { withSession } from "../session.ts"
 import type { Terminal } from "../terminal/terminal.ts"
 import { fixed } from "../terminal/text.ts"
-import { refuseWords, resumedRun, runFields, trainInputs, trainSettings } from "../train-request.ts"
+import { commandLineRecord, resumedFlags, resumedRun } from "../resumed-run.ts"
+import { refuseWords, runFields, trainInputs, trainSettings } from "../train-request.ts"
 import { TrainingDisplay } from "../training-display.ts"
 
 const summary = (outcome: TrainOutcome): Record<string, unknown> => ({
@@ -91,12 +92,17 @@ export const command = defineCommand({
     { command: "sloth train --resume --run runs/mine", description: "go on after Ctrl-C or a crash" },
   ],
   notes: ["Exit status: 0 trained, 1 failed, 2 wrong flags or settings, 130 interrupted after a clean save."],
-  run: (input) =>
-    withSession(input, async (session) => {
-      const { terminal } = input
-      const { json, resume, tracker, sample, ...flags } = input.options
-      if (resume === undefined) refuseWords(input.positionals)
-      const { config, ...inputs } = trainInputs(session, input.cwd, flags, input.settings, input, resume !== undefined)
+  run: async (input) => {
+    const { terminal, cwd } = input
+    const { json, resume, tracker, sample, ...flags } = input.options
+    if (resume === undefined) refuseWords(input.positionals)
+    const named = [resume, input.positionals[0], input.settings["run"] as string | undefined]
+    const run = resume === undefined ? undefined : await resumedRun(input.session, cwd, named)
+    const resumed = run === undefined ? undefined : resumedFlags(input.session, readRunRecord(run))
+    const flagged = resumed?.session ?? input.session
+    const samples = sample ?? resumed?.samples
+    return withSession({ ...input, session: flagged }, async (session) => {
+      const { config, ...inputs } = trainInputs(session, cwd, flags, input.settings, input, resume !== undefined)
       const display = new TrainingDisplay(terminal)
       const interrupt = interruptible(() => display.stopping())
       try {
@@ -104,24 +110,20 @@ export const command = defineCommand({
           ...config,
           ...inputs,
           method: inputs.method as never,
-          ...(resume === undefined
-            ? {}
-            : {
-                resume: true,
-                run: resumedRun(session.sloth.paths.runs, input.cwd, [resume, input.positionals[0], config.run]),
-              }),
+          ...(run === undefined ? {} : { resume: true, run }),
           ...(tracker === undefined ? {} : { trackers: tracker }),
           command: ["sloth", ...process.argv.slice(2)].join(" "),
+          commandLine: commandLineRecord(flagged, cwd, session.configFile, samples),
           signal: interrupt.signal,
-          keepModel: sample !== undefined,
-          onPrepared: (run) => display.prepared(run),
+          keepModel: samples !== undefined,
+          onPrepared: (prepared) => display.prepared(prepared),
           onEvent: (event) => display.event(event),
           onStuck: (error) => errorText(error, terminal, json),
         })
         display.end()
-        if (outcome.opened !== undefined && sample !== undefined) {
+        if (outcome.opened !== undefined && samples !== undefined) {
           using opened = outcome.opened
-          await recordSamples(opened, outcome.run, sample)
+          await recordSamples(opened, outcome.run, samples)
         }
         const report = writeReport(outcome.run)
         tellEnd(outcome, report, terminal)
@@ -131,5 +133,6 @@ export const command = defineCommand({
         display.end()
         interrupt.stop()
       }
-    }),
+    })
+  },
 })

@@ -104,6 +104,8 @@ export const groupObjective = <
       reference: (settings) => spec.method(settings as Settings).needsKl,
       settings: (settings, rollout) =>
         rollout?.elsewhere === true && spec.elsewhere !== undefined ? spec.elsewhere(settings as Settings) : settings,
+      // What a failing reward does may change when a run goes on, so both count as their defaults.
+      decisive: (settings) => ({ ...(settings as Settings), onRewardError: "stop", rewardTimeout: 60 }),
       check: (settings, rewards) => {
         const { rewardWeights } = settings as Settings
         checkRewards({ name: spec.name, ...(rewardWeights === undefined ? {} : { rewardWeights }) }, rewards)
