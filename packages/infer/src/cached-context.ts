@@ -7,7 +7,7 @@ import {
   type ForwardContext,
   type Tensor,
 } from "@sloth/tensor"
-import type { CachedSequence, PagedCache } from "./paged-cache.ts"
+import type { CachedSequence, CacheMemory } from "./paged-cache.ts"
 
 /** New tokens of one text in a pass. */
 export interface CachedRows {
@@ -41,7 +41,7 @@ export interface CachedTensors {
 
 /** The tables of a pass; `maxBlocks` may leave room for longer texts. */
 export const cachedTables = (
-  cache: PagedCache,
+  cache: CacheMemory,
   parts: readonly CachedRows[],
   maxBlocks = Math.max(...parts.map((p) => p.sequence.blocks.length)),
 ): CachedTables => {
@@ -69,7 +69,7 @@ export const cachedTables = (
 /** The context of a pass that reads and extends cached texts: prefill, decoding and both mixed. The lengths of the texts are advanced by the caller after the pass. */
 export const cachedContext = (
   engine: Engine,
-  cache: PagedCache,
+  cache: CacheMemory,
   parts: readonly CachedRows[],
   adapters = true,
 ): ForwardContext => {
@@ -91,7 +91,7 @@ export const cachedContext = (
 /** The context of a pass whose tables lie in tensors; with `segments` its rows see only each other. */
 export const tensorContext = (
   engine: Engine,
-  cache: PagedCache,
+  cache: CacheMemory,
   { rows, maxBlocks, maxLength }: Pick<CachedTables, "rows" | "maxBlocks" | "maxLength">,
   tensors: CachedTensors,
   adapters: boolean,

@@ -1,10 +1,10 @@
 import { SlothError } from "@sloth/core"
 import type { CausalLM, StreamDecoder, Tokenizer } from "@sloth/model"
-import { gatherRows } from "@sloth/tensor"
+import { gatherRows, type Tensor } from "@sloth/tensor"
 import { cachedContext, type CachedRows } from "./cached-context.ts"
 import { headLogits, PassPrograms } from "./internal/pass-programs.ts"
 import { sampleRows, type SampleRow } from "./internal/sample-rows.ts"
-import { PagedCache, type CachedSequence, type KvCacheFormat } from "./paged-cache.ts"
+import { PagedCache, type CachedSequence, type CacheMemory, type KvCacheFormat } from "./paged-cache.ts"
 import { samplingOptions, StopFinder, type SamplingOptions } from "./sampling.ts"
 import { createSpeculator, type Speculation, type SpeculationCounts, type Speculator } from "./speculation.ts"
 
@@ -64,6 +64,11 @@ export interface GeneratorOptions {
   readonly speculate?: Speculation
   /** False generates with the base model. */
   readonly adapters?: boolean
+  /**
+   * Draws from the geometric mixture of base model and adapter: softmax(mixture · logits without the adapter + (1 - mixture) · logits with it). Every pass is made with both, and the cache holds the keys
+   * and values of both.
+   */
+  readonly mixture?: number
 }
 
 interface Waiting {
@@ -103,6 +108,13 @@ interface Active {
   accepted: number
 }
 
+/** The model as it reads texts, beside what it keeps of them. */
+interface Reader {
+  readonly memory: CacheMemory
+  readonly adapters: boolean
+  readonly programs: PassPrograms
+}
+
 const prefixLength = (a: readonly number[], b: readonly number[]): number => {
   const most = Math.min(a.length, b.length)
   let n = 0
@@ -123,6 +135,8 @@ export class Generator implements Disposable {
   readonly #speculator: Speculator | undefined
   /** False generates with the base model. */
   readonly adapters: boolean
+  /** Share of the base model in the logits, where they are a mixture. */
+  readonly #mixture: number | undefined
   /** The last text of a chat, kept so that the next turn only reads what is new. */
   #kept: { tokens: number[]; sequence: CachedSequence } | undefined
 
@@ -132,8 +146,10 @@ export class Generator implements Disposable {
     this.#maxBatch = options.maxBatch ?? 16
     this.#chunk = options.prefillChunk ?? 1024
     this.adapters = options.adapters ?? true
+    this.#mixture = options.mixture
     this.cache = new PagedCache(model, {
       format: options.kvCache,
+      twin: options.mixture !== undefined,
       maxTokens:
         options.cacheTokens ?? Math.min(model.config.maxPositions, 1 << 20) * this.#maxBatch + this.#maxBatch * 16,
     })
@@ -170,7 +186,10 @@ export class Generator implements Disposable {
     let active: Active[] = []
     // A prompt that begins like one that is being read waits for the common part and takes it over.
     const followers = new Map<Active, { readonly text: Waiting; readonly share: number }[]>()
-    const programs = new PassPrograms(this.model, this.cache, this.adapters)
+    const readers: readonly Reader[] = [
+      this.#reader(this.cache, this.adapters),
+      ...(this.#mixture === undefined ? [] : [this.#reader(this.cache.twin, false)]),
+    ]
     /** A text gives its blocks up; it and those that waited for its prompt come next when there is room. */
     const preempt = (text: Active): void => {
       this.cache.release(text.sequence)
@@ -207,7 +226,7 @@ export class Generator implements Disposable {
           }
         const growing = active.filter((a) => a.finish === undefined)
         if (growing.length > 0) {
-          const sampled = await this.#pass(growing, programs, preempt)
+          const sampled = await this.#pass(growing, readers, preempt)
           for (const { text: a, id, logprob } of sampled)
             if (a.finish === undefined) yield this.#accept(a, id, logprob, started)
         }
@@ -224,7 +243,7 @@ export class Generator implements Disposable {
         active = active.filter((a) => a.finish === undefined)
       }
     } finally {
-      programs[Symbol.dispose]()
+      for (const { programs } of readers) programs[Symbol.dispose]()
       for (const a of active) {
         this.cache.release(a.sequence)
         this.#speculator?.forget(a)
@@ -302,6 +321,30 @@ export class Generator implements Disposable {
     }
   }
 
+  /** The model with or without its adapter, beside its half of the cache. */
+  #reader(memory: CacheMemory, adapters: boolean): Reader {
+    return { memory, adapters, programs: new PassPrograms(this.model, memory, adapters) }
+  }
+
+  /** Logits [last, vocab] after the rows `last` of a pass; undefined where nothing is drawn after it. */
+  #logits(
+    { memory, adapters, programs }: Reader,
+    parts: readonly CachedRows[],
+    ids: readonly number[],
+    last: readonly number[],
+  ): Tensor | undefined {
+    const { engine } = this.model
+    const known = last.length === ids.length ? programs.logits(parts, ids) : undefined
+    if (known !== undefined) return known
+    const ctx = cachedContext(engine, memory, parts, adapters)
+    const hidden = this.model.hidden(ctx, engine.from(Int32Array.from(ids))) // [rows, hidden]
+    if (last.length === 0) return undefined
+    return headLogits(
+      this.model,
+      last.length === ids.length ? hidden : gatherRows(hidden, engine.from(Int32Array.from(last))),
+    )
+  }
+
   /** Guesses for the texts that have read all they know; none for the others. */
   async #guesses(growing: readonly Active[]): Promise<Map<Active, readonly number[]>> {
     if (this.#speculator === undefined) return new Map()
@@ -319,7 +362,11 @@ export class Generator implements Disposable {
    * Runs the model once over the next rows of the texts and draws a token for each that has read all it knows, and one after every right guess. Where the cache is full the
    * youngest texts are preempted. Errors: SLOTH_GENERATE_CACHE when a text alone outgrows the cache.
    */
-  async #pass(growing: readonly Active[], programs: PassPrograms, preempt: (text: Active) => void): Promise<Drawn[]> {
+  async #pass(
+    growing: readonly Active[],
+    readers: readonly Reader[],
+    preempt: (text: Active) => void,
+  ): Promise<Drawn[]> {
     const { engine } = this.model
     const guesses = await this.#guesses(growing)
     const parts: CachedRows[] = []
@@ -365,13 +412,17 @@ export class Generator implements Disposable {
     }
     const picked = engine.noGrad(() =>
       engine.scope(() => {
-        const known = last.length === ids.length ? programs.logits(parts, ids) : undefined
-        if (known !== undefined) return sampleRows(engine, known, sampling)
-        const ctx = cachedContext(engine, this.cache, parts, this.adapters)
-        const hidden = this.model.hidden(ctx, engine.from(Int32Array.from(ids))) // [rows, hidden]
-        if (sampling.length === 0) return undefined
-        const rows = last.length === ids.length ? hidden : gatherRows(hidden, engine.from(Int32Array.from(last)))
-        return sampleRows(engine, headLogits(this.model, rows), sampling)
+        const logits = readers.map((reader) => this.#logits(reader, parts, ids, last))
+        const own = logits[0]
+        if (own === undefined) return undefined
+        const [, base] = logits
+        if (base !== undefined) {
+          // Of a recorded pass this is its own memory, which the next one overwrites.
+          const { kernels } = engine.backend
+          kernels.scale(own.handle, own.handle, 1 - this.#mixture!, own.size, 0)
+          kernels.scale(own.handle, base.handle, this.#mixture!, own.size, 1)
+        }
+        return sampleRows(engine, own, sampling)
       }),
     )
     for (const p of parts) p.sequence.length += p.rows

@@ -16,6 +16,9 @@ export interface CachedSequence {
   length: number
 }
 
+/** What a pass reads and writes of a cache. */
+export type CacheMemory = Pick<PagedCache, "blockSize" | "format" | "version" | "layer">
+
 /**
  * Keys and values of many texts in fixed blocks, so that memory is never fragmented and texts with a common beginning share it. It grows on demand up to `maxTokens`.
  * Source: PagedAttention, Kwon et al. 2023.
@@ -25,7 +28,9 @@ export class PagedCache implements Disposable {
   readonly blockSize: number
   readonly maxTokens: number
   readonly format: WeightFormat
+  /** Of every layer, once for each model. */
   readonly #widths: readonly number[]
+  readonly #layers: number
   #keys: Tensor[] = []
   #values: Tensor[] = []
   #blocks = 0
@@ -34,10 +39,15 @@ export class PagedCache implements Disposable {
   /** How many sequences use each block. */
   #users: number[] = []
 
-  /** Errors: SLOTH_GENERATE_KV_CACHE for a format that is unknown or does not fit the model's heads. */
+  /** `twin` keeps what a second model of the same shape says of the same texts, in the same blocks. Errors: SLOTH_GENERATE_KV_CACHE for a format that is unknown or does not fit the model's heads. */
   constructor(
     model: CausalLM,
-    options: { readonly maxTokens: number; readonly blockSize?: number; readonly format?: KvCacheFormat },
+    options: {
+      readonly maxTokens: number
+      readonly blockSize?: number
+      readonly format?: KvCacheFormat
+      readonly twin?: boolean
+    },
   ) {
     const wanted = options.format ?? "f32"
     if (!KV_CACHE_FORMATS.includes(wanted))
@@ -58,7 +68,9 @@ export class PagedCache implements Disposable {
     this.engine = model.engine
     this.blockSize = options.blockSize ?? 16
     this.maxTokens = options.maxTokens
-    this.#widths = model.cache.map((l) => l.kvHeads * l.headDim)
+    const widths = model.cache.map((l) => l.kvHeads * l.headDim)
+    this.#layers = widths.length
+    this.#widths = options.twin === true ? [...widths, ...widths] : widths
   }
 
   /** Bytes of keys and values a token takes. */
@@ -99,6 +111,11 @@ export class PagedCache implements Disposable {
   /** Keys and values of a layer, [blocks, blockSize, kvHeads · headDim] in the cache's format. */
   layer(i: number): { keys: Tensor; values: Tensor } {
     return { keys: this.#keys[i]!, values: this.#values[i]! }
+  }
+
+  /** The keys and values of the second model, where there is one: the same blocks in other memory. */
+  get twin(): CacheMemory {
+    return new CacheTwin(this, this.#layers)
   }
 
   #grow(blocks: number): void {
@@ -204,5 +221,28 @@ export class PagedCache implements Disposable {
     this.#blocks = 0
     this.#free = []
     this.#users = []
+  }
+}
+
+/** The second half of a cache for two models. */
+class CacheTwin implements CacheMemory {
+  readonly blockSize: number
+  readonly format: WeightFormat
+  readonly #cache: PagedCache
+  readonly #first: number
+
+  constructor(cache: PagedCache, first: number) {
+    this.blockSize = cache.blockSize
+    this.format = cache.format
+    this.#cache = cache
+    this.#first = first
+  }
+
+  get version(): number {
+    return this.#cache.version
+  }
+
+  layer(i: number): { keys: Tensor; values: Tensor } {
+    return this.#cache.layer(this.#first + i)
   }
 }

@@ -2,7 +2,7 @@ import type { Program } from "@sloth/core"
 import type { CausalLM } from "@sloth/model"
 import { weightFormat, type Tensor } from "@sloth/tensor"
 import { cachedTables, tensorContext, type CachedRows, type CachedTensors } from "../cached-context.ts"
-import type { PagedCache } from "../paged-cache.ts"
+import type { CacheMemory } from "../paged-cache.ts"
 
 /** Rows up to which a pass is recorded: beyond, the calls themselves are the smaller part. */
 const MOST_ROWS = 128
@@ -46,14 +46,14 @@ export const headLogits = (model: CausalLM, hidden: Tensor): Tensor => {
  */
 export class PassPrograms implements Disposable {
   readonly #model: CausalLM
-  readonly #cache: PagedCache
+  readonly #cache: CacheMemory
   readonly #adapters: boolean
   readonly #programs = new Map<string, Recorded>()
   readonly #refused = new Set<string>()
   #last = ""
   #version = -1
 
-  constructor(model: CausalLM, cache: PagedCache, adapters: boolean) {
+  constructor(model: CausalLM, cache: CacheMemory, adapters: boolean) {
     this.#model = model
     this.#cache = cache
     this.#adapters = adapters

@@ -74,10 +74,13 @@ export const rehearseRollout = (
     readonly atOnce: number
     readonly promptTokens: number
     readonly kvCache: KvCacheFormat
+    /** True where completions are drawn from two models at once. */
+    readonly twin?: boolean
   },
 ): void => {
   const { engine } = model
-  using cache = new PagedCache(model, { maxTokens: options.cacheTokens, format: options.kvCache })
+  const { twin = false } = options
+  using cache = new PagedCache(model, { maxTokens: options.cacheTokens, format: options.kvCache, twin })
   const [vocab] = model.head.weight.shape as [number, number]
   const pass = (lengths: readonly number[]): void => {
     const parts = lengths.map((rows) => ({ sequence: cache.create(), rows }))
@@ -86,7 +89,7 @@ export const rehearseRollout = (
       const context = cachedContext(engine, cache, parts)
       const rows = lengths.reduce((a, b) => a + b, 0)
       model.hidden(context, engine.from(new Int32Array(rows)))
-      engine.empty([Math.min(rows, options.atOnce), vocab])
+      for (let model = twin ? 2 : 1; model > 0; model--) engine.empty([Math.min(rows, options.atOnce), vocab])
     })
     for (const { sequence } of parts) cache.release(sequence)
   }

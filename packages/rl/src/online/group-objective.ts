@@ -136,8 +136,10 @@ export const groupObjective = <
           segments.length === 1 ? segments[0]!.length - (maxCompletionLength - 1) : segments[0]!.length,
         )
         const atOnce = Math.min(rolloutBatch, config.batch * stepsPerGeneration * numGenerations)
+        const { opponent } = spec.method(settings as Settings)
         rehearseRollout(model, {
           kvCache,
+          twin: typeof opponent === "object",
           atOnce,
           promptTokens: prompts.reduce((n, length) => Math.max(n, length), 0),
           cacheTokens: cacheTokens(prompts, {

@@ -107,7 +107,7 @@ export class GroupSampler implements AsyncDisposable {
       if (method.opponent === undefined) return undefined
       return method.opponent === "reference"
         ? make(false)
-        : new MixtureRollout(model, { tokenizer, mixture: method.opponent.mixture })
+        : new MixtureRollout(model, { ...options, mixture: method.opponent.mixture })
     }
     const engine = await make(true)
     return new GroupSampler(method, context, engine, await opponentOf())

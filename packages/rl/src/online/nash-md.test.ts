@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { isSlothError, readEvents, runPaths, type RolloutEngine, type StepEvent } from "@sloth/core"
-import { localRollout, MixtureRollout } from "@sloth/infer"
+import { localRollout, MixtureRollout, type MixtureOptions } from "@sloth/infer"
 import { createReferenceBackend, Engine } from "@sloth/tensor"
 import {
   buildMicroBatch,
@@ -103,12 +103,17 @@ describe("the mixture", () => {
     await using reference = localRollout.create(model, { tokenizer, adapters: false })
     const [own, other] = [await all(policy), await all(reference)]
     expect(own).not.toEqual(other)
-    const mixed = (mixture: number, tokenBudget = 2048) =>
-      new MixtureRollout(model, { tokenizer, mixture, tokenBudget })
-    expect(await all(mixed(0))).toEqual(own)
-    expect(await all(mixed(1))).toEqual(other)
-    // However the texts are put into passes.
-    expect(await all(mixed(0.5, 12))).toEqual(await all(mixed(0.5)))
+    const mixed = async (mixture: number, options: Omit<MixtureOptions, "mixture" | "tokenizer"> = {}) => {
+      await using engine = new MixtureRollout(model, { tokenizer, mixture, ...options })
+      return await all(engine)
+    }
+    expect(await mixed(0)).toEqual(own)
+    expect(await mixed(1)).toEqual(other)
+    const half = await mixed(0.5)
+    expect(half).not.toEqual(own)
+    // However many grow at a time, how prompts are cut, and when texts have to give their place up.
+    for (const options of [{ maxBatch: 3 }, { prefillChunk: 4 }, { cacheTokens: 48, maxBatch: 3 }])
+      expect(await mixed(0.5, options)).toEqual(half)
     // The log-prob of the first token, from those of the two models over the whole vocabulary.
     const prompt = prompts[0]!.tokens
     const batch = buildMicroBatch(
@@ -121,7 +126,8 @@ describe("the mixture", () => {
     )
     const logits = Float64Array.from(on!, (x, id) => 0.3 * off![id]! + 0.7 * x)
     const norm = Math.log(logits.reduce((n, x) => n + Math.exp(x), 0))
-    for await (const { tokens, logprobs } of mixed(0.3).generate([{ tokens: prompt, count: 3 }], options))
+    await using some = new MixtureRollout(model, { tokenizer, mixture: 0.3 })
+    for await (const { tokens, logprobs } of some.generate([{ tokens: prompt, count: 3 }], options))
       expect(logprobs[0]).toBeCloseTo(logits[tokens[0]!]! - norm, 4)
   }, 60_000)
 })
