@@ -1,6 +1,6 @@
 import { join } from "node:path"
 import { decodeConfig, type Completion, type Reward, type RolloutEngine, type RolloutFactory } from "@sloth/core"
-import { MixtureRollout } from "@sloth/infer"
+import { LocalRollout, MixtureRollout } from "@sloth/infer"
 import type { CausalLM, Tokenizer } from "@sloth/model"
 import {
   gkd,
@@ -330,14 +330,25 @@ export const onlineDifferences = async (model: CausalLM, teacher: CausalLM): Pro
   }
 
   const gkdStep = async ({ trl, who, rows, items }: Case): Promise<number> => {
+    // What rows answer themselves must not matter where somebody else answers.
     const given = rows.map(({ prompt, completion }, row) => {
-      const tokens = Int32Array.from([...prompt, ...completion])
+      const tokens = Int32Array.from([...prompt, ...(who === "rows" ? completion : [9, 9])])
       return { tokens, mask: Uint8Array.from(tokens, (_, t) => (t < prompt.length ? 0 : 1)), row }
     })
+    const answers = (prompt: readonly number[]) => [rows[placeOf(prompt)]!.completion]
+    const sampled = LocalRollout.prototype.generate
+    if (who === "teacher") LocalRollout.prototype.generate = saying(answers).generate as typeof sampled
     const { units } = await collect<TrainingUnit>(model, gkd as never, given, {
-      settings: { beta: 0.5, ...ours(trl), lambda: who === "student" ? 1 : 0, maxCompletionLength },
-      rollout: factory((prompt) => [rows[placeOf(prompt)]!.completion]),
+      settings: {
+        ...ours(trl),
+        lambda: who === "student" ? 1 : 0,
+        seqKd: who === "teacher",
+        maxCompletionLength,
+      },
+      rollout: factory((prompt, adapters) => (who === "student" && adapters ? answers(prompt) : [])),
       teacher,
+    }).finally(() => {
+      LocalRollout.prototype.generate = sampled
     })
     const batch = buildMicroBatch(units)
     // TRL divides by the tokens of the rows' own answers, whoever answered: what is scored here is another number.

@@ -146,9 +146,9 @@ export class TrainMeter implements Disposable {
   }
 
   /** Largest number of live bytes while `work` runs on the model, standing memory included. */
-  rehearse(work: (model: CausalLM) => void): number {
+  rehearse(work: (model: CausalLM, teacher: CausalLM | undefined) => void): number {
     this.#backend.restart()
-    this.#model.engine.noGrad(() => work(this.#model))
+    this.#model.engine.noGrad(() => work(this.#model, this.#teacher))
     return this.#backend.reading().peakBytes
   }
 

@@ -106,7 +106,13 @@ export interface OnlineObjective<Row = never, Unit extends TrainingUnit = Traini
      * Does what takes the most memory when units are made, on a model whose backend only counts: the planner takes the peak. Everything it allocates is freed when it
      * returns.
      */
-    rehearse?(model: CausalLM, units: readonly TrainingUnit[], config: TrainConfig, settings: unknown): void
+    rehearse?(
+      model: CausalLM,
+      units: readonly TrainingUnit[],
+      config: TrainConfig,
+      settings: unknown,
+      teacher: CausalLM | undefined,
+    ): void
   }
 }
 

@@ -58,7 +58,7 @@ export interface PlanInput {
   readonly online?: {
     readonly reuse: Reuse
     readonly splitForecast?: (unit: TrainingUnit, tokenBudget: number) => readonly TrainingUnit[]
-    readonly rehearse?: (model: CausalLM) => void
+    readonly rehearse?: (model: CausalLM, teacher: CausalLM | undefined) => void
   }
   /** What rewards hold while the run lasts, in bytes. */
   readonly rewardBytes?: number

@@ -93,7 +93,10 @@ const planOnline = <Row>(
       // What another program samples with takes no memory here.
       ...(rehearse === undefined || rollout?.elsewhere === true
         ? {}
-        : { rehearse: (model: CausalLM) => rehearse(model, units, config, settings) }),
+        : {
+            rehearse: (model: CausalLM, teacher: CausalLM | undefined) =>
+              rehearse(model, units, config, settings, teacher),
+          }),
     },
   }
 }

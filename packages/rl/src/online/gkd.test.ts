@@ -150,6 +150,7 @@ describe("steps", () => {
 })
 
 let runs = 0
+const config = { steps: 30, batch: 5, rank: 8, learningRate: 1e-2, schedule: "constant", evalEvery: 15 } as const
 const run = (settings: object, options: Partial<TrainOptions<Example>> = {}) =>
   train<Example>({
     engine,
@@ -160,7 +161,7 @@ const run = (settings: object, options: Partial<TrainOptions<Example>> = {}) =>
     measure: false,
     run: join(folder, `run-${++runs}`),
     settings: { maxCompletionLength: 6, ...settings },
-    config: { steps: 30, batch: 5, rank: 8, learningRate: 1e-2, schedule: "constant", evalEvery: 15 },
+    config,
     ...options,
   })
 const steps = (path: string) => readEvents(runPaths(path).events).filter((e): e is StepEvent => e.type === "step")
@@ -181,6 +182,22 @@ describe("a run", () => {
       expect(readSamples(runPaths(path).samples)).toHaveLength(Math.round(share * 5 * 30))
     }
   }, 120_000)
+
+  test("with seqKd the teacher answers the rows that the model does not, and the model comes nearer to it there", async () => {
+    const { run: path } = await run({ lambda: 0.5, seqKd: true })
+    const events = steps(path)
+    for (const { metrics } of events) expect(metrics!["rows/sampled"]! + metrics!["rows/taught"]!).toBe(1)
+    const mean = (some: StepEvent[]) => some.reduce((n, { loss }) => n + loss, 0) / some.length
+    expect(mean(events.slice(-5))).toBeLessThan(0.9 * mean(events.slice(0, 5)))
+    const samples = readSamples(runPaths(path).samples)
+    expect(samples).toHaveLength(150)
+    const taught = samples.filter(({ by }) => by === "teacher")
+    expect(taught.length).toBe(Math.round(events.reduce((n, { metrics }) => n + 5 * metrics!["rows/taught"]!, 0)))
+    // What the teacher says is what its own weights say: another run with other weights of the model hears the same for the same row and step.
+    const other = await run({ lambda: 0.5, seqKd: true }, { config: { ...config, learningRate: 1e-6 } })
+    const texts = (some: typeof samples) => some.flatMap(({ by, completion }) => (by === "teacher" ? [completion] : []))
+    expect(texts(readSamples(runPaths(other.run).samples))).toEqual(texts(samples))
+  }, 60_000)
 
   test("the plan counts the teacher; settings that make no sense are refused before anything starts", async () => {
     const plan = (options: Partial<TrainOptions<Example>>) =>
@@ -206,6 +223,7 @@ describe("a run", () => {
     expect(mappedBytes + weightBytes).toBeGreaterThanOrEqual(own! + teacher!)
     expect(await codeOf({})).toBe("SLOTH_TRAIN_TEACHER")
     expect(await codeOf({ teacher: tinyTeacher(), rewards: [evenTokens] })).toBe("SLOTH_TRAIN_REWARDS")
+    expect(await codeOf({ teacher: tinyTeacher(), settings: { seqKd: true, lambda: 1 } })).toBe("SLOTH_RL_SETTINGS")
     const { tokenizer } = tinyTeacher()
     const foreign = {
       ...tokenizer,

@@ -15,14 +15,16 @@ import {
 } from "@sloth/train"
 import type { PromptExample } from "../data/prompts.ts"
 import { mean } from "../internal/math.ts"
+import { settingsError } from "../internal/settings.ts"
 import { cacheTokens, forecastUnits, rehearseRollout } from "./forecast.ts"
 import { GroupSampler, type Sampled } from "./group-sampler.ts"
 import { rolloutFields } from "./grpo-settings.ts"
 import { finite, lengths } from "./rollout-figures.ts"
 
-// Streams of seeds: which rows the model answers itself, apart from what it says.
+// Streams of seeds: which rows the model answers itself, apart from what it says and what the teacher says.
 const CHOICE = 0x474b4443
 const SAMPLE = 0x474b4453
+const TAUGHT = 0x474b4454
 
 const { temperature: _temperature, maxCompletionLength: _length, ...common } = rolloutFields({ numGenerations: 1 })
 
@@ -38,12 +40,18 @@ export const GkdSettingsSchema = Schema.Struct({
   lambda: field
     .number({
       description:
-        "Share of the rows that the model answers itself, before it is compared with the teacher there; 0 learns from the answers of the rows alone.",
+        "Share of the rows that the model answers itself, before it is compared with the teacher there; 0 learns from the answers of the rows, or of the teacher, alone.",
       min: 0,
       max: 1,
       aka: ["lmbda"],
     })
     .pipe(withDefault(0.5)),
+  seqKd: field
+    .boolean({
+      description: "The teacher answers the rows that the model does not: what they answer themselves is not learnt.",
+      aka: ["seq_kd"],
+    })
+    .pipe(withDefault(false)),
   beta: field
     .number({
       description:
@@ -78,26 +86,29 @@ export const promptOf = ({ tokens, mask }: Example): Int32Array => {
   return tokens.subarray(0, Math.max(1, start))
 }
 
-/** Rows of data as units, some of them answered by the model as it is. */
+/** Rows of data as units, some of them answered by the model as it is, the others by themselves or by the teacher. */
 class DistillationSource implements UnitSource {
   readonly #rows: readonly Example[]
   readonly #heldOut: readonly TrainingUnit[]
   readonly #context: SourceContext
   readonly #settings: GkdSettings
   readonly #sampler: GroupSampler
+  /** Samples from the teacher, where it answers. */
+  readonly #taught: GroupSampler | undefined
 
   constructor(
     rows: readonly Example[],
     heldOut: readonly Example[],
     context: SourceContext,
     settings: GkdSettings,
-    sampler: GroupSampler,
+    [sampler, taught]: readonly [GroupSampler, GroupSampler | undefined],
   ) {
     this.#rows = rows
     this.#heldOut = heldOut.flatMap((example) => unitFromExample(example) ?? [])
     this.#context = context
     this.#settings = settings
     this.#sampler = sampler
+    this.#taught = taught
   }
 
   async collect(step: number, rowsOf: (step: number) => Int32Array): Promise<Collected> {
@@ -105,18 +116,29 @@ class DistillationSource implements UnitSource {
     const chosen = Array.from(rowsOf(step), (row) => this.#rows[row]!)
     const draws = requestSeed(config.seed, CHOICE, step)
     const own = chosen.map((_, i) => requestSeed(draws, i, 0) / 2 ** 53 < this.#settings.lambda)
-    const asked = chosen.filter((_, i) => own[i])
     const started = performance.now()
-    const sampled =
-      asked.length === 0
+    const sampled = await this.#answers(
+      this.#sampler,
+      "model",
+      SAMPLE,
+      step,
+      own.map((is, i) => (is ? chosen[i] : undefined)),
+    )
+    const taught =
+      this.#taught === undefined
         ? []
-        : await this.#sampler.sample(asked.map(questionOf), 1, requestSeed(config.seed, SAMPLE, step), step)
+        : await this.#answers(
+            this.#taught,
+            "teacher",
+            TAUGHT,
+            step,
+            own.map((is, i) => (is ? undefined : chosen[i])),
+          )
     const seconds = (performance.now() - started) / 1000
-    if (sampled.length > 0) await this.#note(step, sampled)
-    let next = 0
     const units = chosen.flatMap((example, i) => {
-      if (!own[i]) return unitFromExample(example) ?? []
-      const { example: asked, completion } = sampled[next++]!
+      const answer = sampled[i] ?? taught[i]
+      if (answer === undefined) return unitFromExample(example) ?? []
+      const { example: asked, completion } = answer
       const tokens = Int32Array.from([...asked.tokens, ...completion.tokens])
       return (
         unitFromTokens(
@@ -126,23 +148,43 @@ class DistillationSource implements UnitSource {
         ) ?? []
       )
     })
-    const made = sampled.reduce((n, { completion }) => n + completion.tokens.length, 0)
+    const known = (some: readonly (Sampled | undefined)[]): Sampled[] => some.flatMap((answer) => answer ?? [])
+    const [mine, theirs] = [known(sampled), known(taught)]
+    const all = [...mine, ...theirs]
+    const made = all.reduce((n, { completion }) => n + completion.tokens.length, 0)
     return {
       units,
       metrics: finite({
-        "rows/sampled": sampled.length / chosen.length,
-        ...lengths(sampled),
-        ...(sampled.length === 0
+        "rows/sampled": mine.length / chosen.length,
+        ...(this.#taught === undefined ? {} : { "rows/taught": theirs.length / chosen.length }),
+        ...lengths(mine),
+        ...(mine.length === 0
           ? {}
           : {
               "completions/clipped_ratio": mean(
-                sampled.map(({ completion }) => (completion.finishReason === "length" ? 1 : 0)),
+                mine.map(({ completion }) => (completion.finishReason === "length" ? 1 : 0)),
               ),
-              "rollout/tokens_per_second": made / seconds,
-              "seconds/rollout": seconds,
             }),
+        ...(all.length === 0 ? {} : { "rollout/tokens_per_second": made / seconds, "seconds/rollout": seconds }),
       }),
     }
+  }
+
+  /** Answers to the rows that are given, each at its place. */
+  async #answers(
+    sampler: GroupSampler,
+    by: "model" | "teacher",
+    stream: number,
+    step: number,
+    rows: readonly (Example | undefined)[],
+  ): Promise<(Sampled | undefined)[]> {
+    const asked = rows.flatMap((example) => example ?? [])
+    if (asked.length === 0) return []
+    const seed = requestSeed(this.#context.config.seed, stream, step)
+    const sampled = await sampler.sample(asked.map(questionOf), 1, seed, step)
+    await this.#note(step, sampled, by)
+    let next = 0
+    return rows.map((example) => (example === undefined ? undefined : sampled[next++]))
   }
 
   trained(): void {
@@ -168,10 +210,11 @@ class DistillationSource implements UnitSource {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#taught?.[Symbol.asyncDispose]()
     await this.#sampler[Symbol.asyncDispose]()
   }
 
-  async #note(step: number, sampled: readonly Sampled[]): Promise<void> {
+  async #note(step: number, sampled: readonly Sampled[], by: "model" | "teacher"): Promise<void> {
     const { tokenizer } = this.#context
     const questions = sampled.map(({ example }) => tokenizer.decode([...example.tokens], { skipSpecialTokens: true }))
     this.#context.record(
@@ -183,6 +226,7 @@ class DistillationSource implements UnitSource {
         completion: text,
         tokens: completion.tokens.length,
         finish: completion.finishReason,
+        ...(this.#taught === undefined ? {} : { by }),
       })),
     )
     await this.#context.show({ step, prompt: questions[0]!, completion: sampled[0]!.text })
@@ -213,53 +257,74 @@ const refuseRewards = (rewards: readonly { readonly name: string }[]): void => {
 
 /**
  * On-policy distillation: the model is compared with a teacher at every token of an answer, over the whole vocabulary; a share of the answers is its own, so that it learns where its own
- * words lead it. With `lambda` 0 it is plain distillation on the rows. Source: Agarwal et al. 2024 (GKD); TRL 1.13, `GKDTrainer`, which draws once a batch who answers.
+ * words lead it. With `lambda` 0 it is plain distillation on the rows, with `seqKd` on what the teacher answers to them. Source: Agarwal et al. 2024 (GKD); TRL 1.13, `GKDTrainer`, which draws once a batch who answers.
  */
 export const gkd: OnlineObjective<Example> & { readonly name: "gkd"; readonly config: typeof GkdSettingsSchema } = {
   name: "gkd",
   config: GkdSettingsSchema satisfies ConfigSchema,
   // As large as rows and their own answers can become.
   prepare: (rows, { settings }) => {
-    const { lambda, maxCompletionLength } = settings as GkdSettings
+    const { lambda, seqKd, maxCompletionLength } = settings as GkdSettings
     const largest = forecastUnits(maxCompletionLength)
     return rows.flatMap((example) => {
       const unit = unitFromExample(example)
       if (unit === undefined) return []
       const own = largest(promptOf(example).length, 1)
-      return lambda > 0 && (lambda === 1 || own.tokens.length > unit.tokens.length) ? own : unit
+      if (lambda === 1 || seqKd) return own
+      return lambda > 0 && own.tokens.length > unit.tokens.length ? own : unit
     })
   },
   loss: (settings) => lossOf(settings as GkdSettings),
   online: {
     reuse: () => ({ slices: 1, times: 1 }),
-    check: (_settings, rewards) => refuseRewards(rewards),
+    check: (settings, rewards) => {
+      refuseRewards(rewards)
+      const { lambda, seqKd } = settings as GkdSettings
+      if (seqKd && lambda === 1)
+        throw settingsError(
+          "gkd",
+          "seqKd asks the teacher for the rows that the model does not answer, and with lambda 1 there are none.",
+          "Lower lambda, or leave seqKd out.",
+        )
+    },
     open: async (rows, heldOut, context) => {
       const settings = context.settings as GkdSettings
       const usable = rows.filter((example) => unitFromExample(example) !== undefined)
-      const sampler = await GroupSampler.open(
-        { ...settings, numGenerations: 1, onRewardError: "stop", rewardTimeout: 60 },
-        usable.map((example) => promptOf(example).length),
-        context,
-      )
-      return new DistillationSource(usable, heldOut, context, settings, sampler)
+      const sizes = usable.map((example) => promptOf(example).length)
+      const method = { ...settings, numGenerations: 1, onRewardError: "stop", rewardTimeout: 60 } as const
+      const sampler = await GroupSampler.open(method, sizes, context)
+      const { teacher, tokenizer, signal } = context
+      // The teacher is here, wherever the model is sampled.
+      const taught =
+        settings.seqKd && teacher !== undefined
+          ? await GroupSampler.open(method, sizes, {
+              model: teacher,
+              tokenizer,
+              rollout: undefined,
+              rewards: [],
+              signal,
+            })
+          : undefined
+      return new DistillationSource(usable, heldOut, context, settings, [sampler, taught])
     },
-    rehearse: (model, forecast, config, given) => {
-      const { lambda, maxCompletionLength, rolloutBatch, kvCache } = given as GkdSettings
-      if (lambda === 0) return
+    rehearse: (model, forecast, config, given, teacher) => {
+      const { lambda, seqKd, maxCompletionLength, rolloutBatch, kvCache } = given as GkdSettings
       const atOnce = Math.min(rolloutBatch, config.batch)
       // The longest prompt is no longer than the longest unit.
       const prompts = forecast.map(({ tokens }) => tokens.length)
-      rehearseRollout(model, {
-        kvCache,
-        atOnce,
-        promptTokens: prompts.reduce((n, length) => Math.max(n, length), 0),
-        cacheTokens: cacheTokens(prompts, {
-          completions: 1,
-          maxCompletion: maxCompletionLength,
+      const asked = [...(lambda > 0 ? [model] : []), ...(seqKd && teacher !== undefined ? [teacher] : [])]
+      for (const who of asked)
+        rehearseRollout(who, {
+          kvCache,
           atOnce,
-          context: model.config.maxPositions,
-        }),
-      })
+          promptTokens: prompts.reduce((n, length) => Math.max(n, length), 0),
+          cacheTokens: cacheTokens(prompts, {
+            completions: 1,
+            maxCompletion: maxCompletionLength,
+            atOnce,
+            context: who.config.maxPositions,
+          }),
+        })
     },
   },
 }

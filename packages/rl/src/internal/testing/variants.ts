@@ -41,7 +41,7 @@ export const variants: Readonly<
   ppo: { objective: ppo, settings: { maxCompletionLength: 6, numIterations: 2, stepsPerGeneration: 2 } },
   gkd: {
     objective: gkd as unknown as OnlineObjective<PromptExample>,
-    settings: { maxCompletionLength: 6 },
+    settings: { maxCompletionLength: 6, seqKd: true },
     teaching: { examples: tinyExamples as unknown as readonly PromptExample[], teacher: tinyTeacher() },
   },
   onlineDpo: { objective: onlineDpo, settings: { maxCompletionLength: 6, numIterations: 2 } },
