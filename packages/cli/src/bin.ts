@@ -12,5 +12,9 @@ if (argv.length === 1 && (argv[0] === "--version" || argv[0] === "-v")) {
   process.stdout.write(`${cliVersion()}\n`)
 } else {
   const { main } = await import("./main.ts")
-  process.exitCode = await main(argv)
+  const status = await main(argv)
+  // What code of the user left behind, such as the timer of a reward that nobody waits for any more, must not hold the prompt back.
+  const written = (stream: NodeJS.WriteStream): Promise<void> => new Promise((done) => stream.write("", () => done()))
+  await Promise.all([written(process.stdout), written(process.stderr)])
+  process.exit(status)
 }

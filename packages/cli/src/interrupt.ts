@@ -1,9 +1,15 @@
-/** Turns the first Ctrl-C into an abort and the second into an immediate exit; `onFirst` says what happens now. */
-export const interruptible = (onFirst: () => void): { readonly signal: AbortSignal; readonly stop: () => void } => {
+/** Turns the first Ctrl-C into an abort and the second into an immediate exit; `onFirst` and `onSecond` say what happens now. */
+export const interruptible = (
+  onFirst: () => void,
+  onSecond: () => void = () => void process.stderr.write("\n"),
+): {
+  readonly signal: AbortSignal
+  readonly stop: () => void
+} => {
   const controller = new AbortController()
   const handle = (): void => {
     if (controller.signal.aborted) {
-      process.stderr.write("\n")
+      onSecond()
       process.exit(130)
     }
     controller.abort()

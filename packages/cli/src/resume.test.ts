@@ -125,6 +125,20 @@ describe("sloth train --resume", () => {
     })
   }, 240_000)
 
+  test("Ctrl-C does not wait for a reward, and saves what is done", async () => {
+    writeText(
+      at("slow.ts"),
+      "let n = 0\nexport default async (all: readonly object[]) => { if (++n > 1) await new Promise((done) => { console.error('waiting'); setTimeout(done, 60_000) }); return all.map((_, i) => i) }\n",
+    )
+    const flags =
+      "train --model model --data prompts.jsonl --method grpo --reward ./slow.ts --threads 1 --steps 3 --batch 2 --num-generations 2 --max-completion-length 8 --rank 4 --run runs/slow"
+    const started = performance.now()
+    const { code, stderr } = await run(flags, { interruptWhen: (said) => said.includes("waiting") })
+    expect([code, stderr]).toEqual([130, expect.stringContaining("Interrupted at step 1 of 3; everything is saved.")])
+    expect(performance.now() - started).toBeLessThan(50_000)
+    expect(stderr).toContain("sloth train --resume --run runs/slow")
+  }, 120_000)
+
   test("a plugin that is gone is named, with what to do", async () => {
     const killed = readFileSync(at("plugin.ts"), "utf8")
     writeText(at("plugin.ts"), "throw new Error('moved away')\n")

@@ -135,7 +135,12 @@ export class TrainingDisplay {
   /** Says that the run stops after this step. */
   stopping(): void {
     this.#stopping = true
-    this.#line("Finishing this step, then saving. Ctrl-C again quits at once.")
+    this.#line("Stopping and saving. Ctrl-C again quits at once.")
+  }
+
+  /** Says that the run is left where it stands, and what goes on with it. */
+  leaving(command: string): void {
+    this.#line(`Left without saving. The newest checkpoint goes on with: ${this.#style.bold(command)}`)
   }
 
   /** Takes the moving line away. */

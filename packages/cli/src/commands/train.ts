@@ -1,6 +1,6 @@
 import * as Schema from "effect/Schema"
 import { field, withDefault } from "@sloth/core"
-import { formatSeconds } from "@sloth/train"
+import { formatSeconds, resumeCommandOf } from "@sloth/train"
 import { readRunRecord, type TrainOutcome } from "@sloth/sloth"
 import { defineCommand } from "../command.ts"
 import { errorText, EXIT } from "../errors.ts"
@@ -34,7 +34,11 @@ const tellEnd = (outcome: TrainOutcome, report: string, terminal: Terminal): voi
   const { green, yellow, bold, dim } = terminal.errorStyle
   const run = shortPath(outcome.run)
   if (outcome.status === "interrupted") {
-    terminal.say(`${yellow("Interrupted")} at step ${outcome.steps} of ${outcome.plan.steps}; everything is saved.`)
+    terminal.say(
+      outcome.steps === 0
+        ? `${yellow("Interrupted")} before the first of ${outcome.plan.steps} steps was done; there was nothing to save.`
+        : `${yellow("Interrupted")} at step ${outcome.steps} of ${outcome.plan.steps}; everything is saved.`,
+    )
     terminal.say(`  continue: ${bold(outcome.resumeCommand ?? "")}`)
     return
   }
@@ -104,7 +108,11 @@ export const command = defineCommand({
     return withSession({ ...input, session: flagged }, async (session) => {
       const { config, ...inputs } = trainInputs(session, cwd, flags, input.settings, input, resume !== undefined)
       const display = new TrainingDisplay(terminal)
-      const interrupt = interruptible(() => display.stopping())
+      const place = config.run ?? run
+      const interrupt = interruptible(
+        () => display.stopping(),
+        () => display.leaving(place === undefined ? "sloth train --resume" : resumeCommandOf(place)),
+      )
       try {
         const outcome = await session.sloth.train({
           ...config,
