@@ -22,6 +22,8 @@ interface Job {
   readonly overLlama?: Bar
   readonly overLlamaInt8?: Bar
   readonly overTransformers?: Bar
+  /** Also with `precision: "bf16"`, where the processor has it. */
+  readonly overTransformersBf16?: Bar
 }
 
 const runGeneration = async (context: BenchContext, job: Job): Promise<void> => {
@@ -47,6 +49,8 @@ const runGeneration = async (context: BenchContext, job: Job): Promise<void> => 
   })
   const competitors = [ours("sloth f32", [])]
   if (precisions.includes("int8")) competitors.push(ours("sloth int8", ["--precision", "int8"]))
+  if (precisions.includes("bf16") && job.overTransformersBf16 !== undefined)
+    competitors.push(ours("sloth bf16", ["--precision", "bf16"]))
   const llama = peerLlama()
   // node-llama-cpp decodes one text at a time as well as it can; batches are compared with transformers.
   if (llama !== undefined && job.batch === 1)
@@ -108,6 +112,7 @@ const runGeneration = async (context: BenchContext, job: Job): Promise<void> => 
   ratio("sloth f32", "llama.cpp", job.overLlama)
   ratio("sloth int8", "llama.cpp", job.overLlamaInt8)
   ratio("sloth f32", "transformers", job.overTransformers)
+  ratio("sloth bf16", "transformers", job.overTransformersBf16)
 }
 
 /** Generation with SmolLM2-135M Q4_1 against llama.cpp on the same file and transformers on its weights. */
@@ -134,6 +139,7 @@ export const generate = async (context: BenchContext): Promise<void> => {
       tokens,
       part: "decodes",
       overTransformers: { must: 4, aim: 8 },
+      overTransformersBf16: { must: 4, aim: 8 },
     })
   await runGeneration(context, {
     group: "prompt of 512 tokens",

@@ -60,9 +60,16 @@ const group = async (s: Session, m: number, k: number, x: Float32Array, layers: 
       })
       for (let j = 0; j < n; j++) {
         let [sum, size] = layer.bias ? [bias[j]!, Math.abs(bias[j]!)] : [0, 0]
-        for (let p = 0; p < k; p++) {
-          sum += x[i * k + p]! * values[j * k + p]!
-          size += Math.abs(x[i * k + p]! * values[j * k + p]!)
+        for (let block = 0; block < k; block += 32) {
+          let [largest, sizeOfX, own] = [0, 0, 0]
+          for (let p = block; p < block + 32; p++) {
+            sum += x[i * k + p]! * values[j * k + p]!
+            own += Math.abs(x[i * k + p]! * values[j * k + p]!)
+            largest = Math.max(largest, Math.abs(values[j * k + p]!))
+            sizeOfX += Math.abs(x[i * k + p]!)
+          }
+          // Up to 8 rows integers are multiplied with 16 added and taken off again: partial sums of up to 8 · max|w| · Σ|x| (see precision.test.ts).
+          size += m <= 8 ? 8 * largest * sizeOfX : own
         }
         for (const [r, [value, most]] of low.entries()) {
           sum += value * b[j * rank + r]!
@@ -80,6 +87,25 @@ const group = async (s: Session, m: number, k: number, x: Float32Array, layers: 
 describe.each(isas)("products of few rows (%s)", (isa) => {
   // Widths around vectors of 16 columns and tasks, inner dimensions of one, two and three stretches.
   const cases: readonly (readonly [m: number, k: number, layers: readonly Layer[]])[] = [
+    [2, 64, [{ format: "q4_1", n: 5, rank: 0, bias: true }]],
+    [
+      3,
+      1600,
+      [
+        { format: "q8_0", n: 47, rank: 3, bias: false },
+        { format: "q4_0", n: 300, rank: 16, bias: false },
+      ],
+    ],
+    [5, 576, [{ format: "q4_1", n: 123, rank: 16, bias: true }]],
+    [
+      8,
+      416,
+      [
+        { format: "q4_0", n: 33, rank: 5, bias: true },
+        { format: "q8_0", n: 16, rank: 0, bias: false },
+        { format: "q4_1", n: 1, rank: 33, bias: true },
+      ],
+    ],
     [9, 64, [{ format: "q4_1", n: 5, rank: 0, bias: true }]],
     [16, 576, [{ format: "q4_1", n: 123, rank: 16, bias: false }]],
     [

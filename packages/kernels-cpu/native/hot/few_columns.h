@@ -11,14 +11,16 @@ static const int64_t COLUMN_WIDE = 8;  // most vectors of columns in a task
 
 // sums[M][VW] = a[M, 32 * blocks] * the 16 stored rows at w. `ahead` are rows that will be wanted soon.
 template <class F, int M>
-SLOTH_NOINLINE void column_tile(int64_t blocks, const float* SLOTH_RESTRICT a, const uint8_t* SLOTH_RESTRICT w, int64_t rowBytes, const uint8_t* SLOTH_RESTRICT scales,
-                                const uint8_t* ahead, float* SLOTH_RESTRICT sums) {
+SLOTH_NOINLINE void column_tile(int64_t blocks, const float* SLOTH_RESTRICT a, const uint8_t* SLOTH_RESTRICT w, int64_t rowBytes, const uint8_t* ahead,
+                                float* SLOTH_RESTRICT sums) {
   vf acc[M];
   SLOTH_UNROLL
   for (int i = 0; i < M; i++) acc[i] = vzero();
-  for (int64_t b = 0; b < blocks; b++, w += F::BYTES32, ahead += F::BYTES32, scales += 16 * Columns<F>::SCALE) {
+  __m512i scales[4];
+  for (int64_t b = 0; b < blocks; b++, w += F::BYTES32, ahead += F::BYTES32) {
+    if (b % 4 == 0) block_scales_of<F>(w, rowBytes, blocks - b, scales);
     Columns<F> c;
-    Columns<F>::begin(c, w, rowBytes, scales);
+    Columns<F>::begin(c, w, rowBytes, scales[b % 4]);
     for (int64_t h = 0; h < 2; h++, a += 16) {
       // A few at a time: asked for all at once they would keep other loads waiting.
       SLOTH_UNROLL
@@ -51,17 +53,17 @@ SLOTH_NOINLINE void column_tile_plain(int64_t kc, const float* SLOTH_RESTRICT a,
 }
 // For strips of 8 to 16 rows: others are not made.
 template <class F>
-SLOTH_INLINE void column_product(int64_t rows, int64_t blocks, const float* a, const uint8_t* w, int64_t rowBytes, const uint8_t* scales, const uint8_t* ahead, float* sums) {
+SLOTH_INLINE void column_product(int64_t rows, int64_t blocks, const float* a, const uint8_t* w, int64_t rowBytes, const uint8_t* ahead, float* sums) {
   switch (rows) {
-    case 8: column_tile<F, 8>(blocks, a, w, rowBytes, scales, ahead, sums); break;
-    case 9: column_tile<F, 9>(blocks, a, w, rowBytes, scales, ahead, sums); break;
-    case 10: column_tile<F, 10>(blocks, a, w, rowBytes, scales, ahead, sums); break;
-    case 11: column_tile<F, 11>(blocks, a, w, rowBytes, scales, ahead, sums); break;
-    case 12: column_tile<F, 12>(blocks, a, w, rowBytes, scales, ahead, sums); break;
-    case 13: column_tile<F, 13>(blocks, a, w, rowBytes, scales, ahead, sums); break;
-    case 14: column_tile<F, 14>(blocks, a, w, rowBytes, scales, ahead, sums); break;
-    case 15: column_tile<F, 15>(blocks, a, w, rowBytes, scales, ahead, sums); break;
-    default: column_tile<F, 16>(blocks, a, w, rowBytes, scales, ahead, sums); break;
+    case 8: column_tile<F, 8>(blocks, a, w, rowBytes, ahead, sums); break;
+    case 9: column_tile<F, 9>(blocks, a, w, rowBytes, ahead, sums); break;
+    case 10: column_tile<F, 10>(blocks, a, w, rowBytes, ahead, sums); break;
+    case 11: column_tile<F, 11>(blocks, a, w, rowBytes, ahead, sums); break;
+    case 12: column_tile<F, 12>(blocks, a, w, rowBytes, ahead, sums); break;
+    case 13: column_tile<F, 13>(blocks, a, w, rowBytes, ahead, sums); break;
+    case 14: column_tile<F, 14>(blocks, a, w, rowBytes, ahead, sums); break;
+    case 15: column_tile<F, 15>(blocks, a, w, rowBytes, ahead, sums); break;
+    default: column_tile<F, 16>(blocks, a, w, rowBytes, ahead, sums); break;
   }
 }
 SLOTH_INLINE void column_product_plain(int64_t rows, int64_t kc, const float* a, const float* b, float* sums, bool first) {
@@ -103,85 +105,66 @@ static void column_pack(const Gemm& g, float* out) {
   }
 }
 
-// Where a task is: a stretch, a strip and a vector of columns.
-struct ColumnPlace {
-  int64_t k0, strip, column;
-};
-
 // Columns n0 .. n1 of c (at most COLUMN_WIDE vectors) for the strips s0 .. s1. `F` is FormatF32 or one with columns.
 template <class F>
 SLOTH_NOINLINE void column_task(const Gemm& g, const float* packed, int64_t s0, int64_t s1, int64_t n0, int64_t n1) {
-  const bool blocks = Columns<F>::SCALE > 0;
+  const bool blocks = Columns<F>::SCALED;
   const int64_t BLOCKS = KC / 32;
   alignas(64) float values[(KC + VW) * VW];  // of the low-rank part, or all of them
   alignas(64) float sums[COLUMN_STRIP * VW];
   alignas(64) float totals[SKINNY * COLUMN_WIDE * VW];  // of the stretches before: rows of c may push each other out of L1
-  alignas(64) uint8_t scales[2][BLOCKS * 16 * 4];
   alignas(64) uint8_t rest[blocks ? VW * BLOCKS * F::BYTES32 + 16 : 1];  // the last rows of the weight, where they are no whole vector
   const int64_t total = g.k1 + g.k2, step = stretch_length(total), strips = column_strips(g.m);
   const auto stored = [&](int64_t column, int64_t k) { return static_cast<const uint8_t*>(g.b1) + column * g.rowBytes1 + format_offset<F>(k); };
   const auto stored_of = [&](int64_t k0) { return max_i(0, min_i(min_i(step, total - k0), g.k1 - k0)); };
-  const auto follow = [&](ColumnPlace p) {
-    p.column += VW;
-    if (p.column < n1) return p;
-    p.column = n0;
-    if (++p.strip < s1) return p;
-    p.strip = s0;
-    p.k0 += step;
-    return p;
-  };
-  const auto gather = [&](const ColumnPlace& p, uint8_t* out) {
-    if constexpr (blocks) {
-      if (p.k0 < total && n1 - p.column >= VW) column_scales<F>(stored(p.column, p.k0), g.rowBytes1, stored_of(p.k0) / 32, out);
-    }
-  };
-  ColumnPlace at = {0, s0, n0}, next = follow(at);
-  gather(at, scales[0]);
-  for (int turn = 0; at.k0 < total; turn = 1 - turn, at = next, next = follow(at)) {
-    gather(next, scales[1 - turn]);
-    const int64_t kc = min_i(step, total - at.k0), first = stored_of(at.k0), c = at.column, n = min_i(VW, n1 - c);
-    const int64_t r0 = strip_begin(g.m, strips, at.strip), rows = strip_begin(g.m, strips, at.strip + 1) - r0;
-    const float* x = packed + column_strip(at.k0, step, at.strip);
+  const auto place = [&](int64_t k0, int64_t s, int64_t c) {
+    const int64_t kc = min_i(step, total - k0), first = stored_of(k0), n = min_i(VW, n1 - c);
+    const int64_t r0 = strip_begin(g.m, strips, s), rows = strip_begin(g.m, strips, s + 1) - r0;
+    const float* x = packed + column_strip(k0, step, s);
     if constexpr (blocks) {
       if (first > 0 && n == VW) {
         // What comes two vectors later, in the next stretch or in the next task: stored rows are too short and too many for the hardware to guess them.
-        int64_t column = c + 2 * VW, k = at.k0;
+        int64_t column = c + 2 * VW, k = k0;
         if (column >= n1 && k + step < g.k1) {
           column = min_i(column - (n1 - n0), n1 - VW);
           k += step;
         } else if (column >= n1) {
           k = 0;
         }
-        const uint8_t* ahead = at.strip == s0 && column >= 0 && column + VW <= g.n ? stored(column, k) : stored(c, at.k0);
-        column_product<F>(rows, first / 32, x, stored(c, at.k0), g.rowBytes1, scales[turn], ahead, sums);
+        const uint8_t* ahead = s == s0 && column >= 0 && column + VW <= g.n ? stored(column, k) : stored(c, k0);
+        column_product<F>(rows, first / 32, x, stored(c, k0), g.rowBytes1, ahead, sums);
       } else if (first > 0) {
         const int64_t rowBytes = format_offset<F>(first);
         memset(rest, 0, sizeof(rest));
-        for (int64_t r = 0; r < n; r++) memcpy(rest + r * rowBytes, stored(c + r, at.k0), static_cast<size_t>(rowBytes));
-        column_scales<F>(rest, rowBytes, first / 32, scales[turn]);
-        column_product<F>(rows, first / 32, x, rest, rowBytes, scales[turn], rest, sums);
+        for (int64_t r = 0; r < n; r++) memcpy(rest + r * rowBytes, stored(c + r, k0), static_cast<size_t>(rowBytes));
+        column_product<F>(rows, first / 32, x, rest, rowBytes, rest, sums);
       }
     } else if (first > 0) {
-      column_values(static_cast<const float*>(g.b1), g.k1, c, n, at.k0, first, values);
+      column_values(static_cast<const float*>(g.b1), g.k1, c, n, k0, first, values);
       column_product_plain(rows, first, x, values, sums, true);
     }
     if (first < kc) {
-      column_values(g.b2, g.ldb2, c, n, at.k0 + first - g.k1, kc - first, values);
+      column_values(g.b2, g.ldb2, c, n, k0 + first - g.k1, kc - first, values);
       column_product_plain(rows, kc - first, x + first, values, sums, first == 0);
     }
     // As `tile` does behind its sums.
-    const bool last = at.k0 + kc == total;
-    const vf bias = at.k0 == 0 && g.bias ? vloadn(g.bias + c, n) : vzero();
+    const bool last = k0 + kc == total;
+    const vf bias = k0 == 0 && g.bias ? vloadn(g.bias + c, n) : vzero();
     for (int64_t i = 0; i < rows; i++) {
       float* to = g.c + (r0 + i) * g.ldc + c;
       float* t = totals + ((r0 + i) * COLUMN_WIDE + (c - n0) / VW) * VW;
       vf v = vload(sums + i * VW);
       if (g.alpha != 1.0f) v = vmul(v, vset(g.alpha));
-      if (at.k0 == 0 && g.bias) v = vadd(v, bias);
-      if (at.k0 > 0) v = vadd(v, vload(t));
+      if (k0 == 0 && g.bias) v = vadd(v, bias);
+      if (k0 > 0) v = vadd(v, vload(t));
       else if (g.accumulate) v = vadd(v, vloadn(to, n));
       if (last) vstoren(to, n, v);
       else vstore(t, v);
+    }
+  };
+  for (int64_t k0 = 0; k0 < total; k0 += step) {
+    for (int64_t s = s0; s < s1; s++) {
+      for (int64_t c = n0; c < n1; c += VW) place(k0, s, c);
     }
   }
 }

@@ -168,7 +168,7 @@ SLOTH_NOINLINE void pack_transposed(const uint8_t* w, int64_t rowBytes, int64_t 
       if (n < VW) memset(t, 0, sizeof(t));
       const uint8_t* src = w + (n0 + first) * rowBytes + format_offset<F>(k0);
 #if defined(SLOTH_SIMD_AVX512)
-      if constexpr (Columns<F>::SCALE > 0) {
+      if constexpr (Columns<F>::SCALED) {
         if (n == VW) {
           decode_columns<F>(src, rowBytes, kc, dst, NR);
           continue;

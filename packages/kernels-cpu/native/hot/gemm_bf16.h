@@ -9,7 +9,7 @@
 
 // A weight gradient (the only product with a transposed A) whose smaller side is below this stays f32: the factors of an adapter.
 static const int64_t BF_SIDE = 128;
-// Products with a stored weight over up to this many rows stay f32: memory limits them, not arithmetic.
+// Products with a stored weight over up to this many rows are not these: they have a path of their own (linear.h).
 static const int64_t BF_ROWS = 32;
 
 SLOTH_INLINE __m512bh bf_operand(__m512i v) { return reinterpret_cast<__m512bh>(v); }

@@ -2,15 +2,18 @@
 // Included inside an ISA namespace, after gemm.h.
 #include "few_rows.h"
 #include "few_columns.h"
+#include "few_blocks.h"
 
 static void skinny_group(Pool* pool, const GroupMember* members, int count, const float* x, int64_t m, int64_t k) {
 #if defined(SLOTH_SIMD_AVX512)
   bool blocks = true;
   for (int i = 0; i < count; i++) {
-    SLOTH_WITH_FORMAT(members[i].format, F, blocks = blocks && Columns<F>::SCALE > 0)
+    SLOTH_WITH_FORMAT(members[i].format, F, blocks = blocks && Columns<F>::SCALED)
   }
-  if (blocks && m >= COLUMN_ROWS) {
-    column_group(pool, members, count, x, m, k);
+  if (blocks && m >= BLOCK_ROWS) {
+    // In f32 the products of more rows are those of the general product.
+    if (Product::DEEP == 1 && m >= COLUMN_ROWS) column_group(pool, members, count, x, m, k);
+    else block_group<Product>(pool, members, count, x, m, k);
     return;
   }
 #endif

@@ -221,25 +221,25 @@ struct FormatQ4_1 {
 // Blocks of 16 rows decoded column by column, lane r for row r: quants are transposed in groups of four bytes, several times fewer than floats, and decoded behind it. The
 // values are those of decode32.
 //
-// SCALE   bytes of a block's scales; 0: the format has no columns
-// begin   one block; its scales were gathered by column_scales some time before, because a vector load has to wait for the stores that fill it
+// SCALED  false: the format has no columns
+// begin   one block, with its scales as block_scales_of leaves them
 // half    must be called before the elements 0..15 (0) and 16..31 (1)
 // column  element 4 * quarter + m of that half
 template <class F>
 struct Columns {
-  static const int SCALE = 0;
+  static const bool SCALED = false;
 };
 
-// w[i]: lane r holds the bytes 4 * i .. 4 * i + 3 of row r.
-SLOTH_INLINE void word_columns(const uint8_t* p, int64_t rowBytes, __m512i* w) {
+// w[i]: lane r holds word i of the four that `words` returns for row r.
+template <class R>
+SLOTH_INLINE void columns_of(R&& words, __m512i* w) {
   __m512i z[4];
   SLOTH_UNROLL
   for (int q = 0; q < 4; q++) {
-    const uint8_t* row = p + q * rowBytes;
-    z[q] = _mm512_castsi128_si512(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row)));
-    z[q] = _mm512_inserti32x4(z[q], _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 4 * rowBytes)), 1);
-    z[q] = _mm512_inserti32x4(z[q], _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 8 * rowBytes)), 2);
-    z[q] = _mm512_inserti32x4(z[q], _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + 12 * rowBytes)), 3);
+    z[q] = _mm512_castsi128_si512(words(q));
+    z[q] = _mm512_inserti32x4(z[q], words(q + 4), 1);
+    z[q] = _mm512_inserti32x4(z[q], words(q + 8), 2);
+    z[q] = _mm512_inserti32x4(z[q], words(q + 12), 3);
   }
   const __m512i a = _mm512_unpacklo_epi32(z[0], z[1]), b = _mm512_unpackhi_epi32(z[0], z[1]);
   const __m512i c = _mm512_unpacklo_epi32(z[2], z[3]), d = _mm512_unpackhi_epi32(z[2], z[3]);
@@ -248,15 +248,44 @@ SLOTH_INLINE void word_columns(const uint8_t* p, int64_t rowBytes, __m512i* w) {
   w[2] = _mm512_unpacklo_epi64(b, d);
   w[3] = _mm512_unpackhi_epi64(b, d);
 }
-SLOTH_INLINE vf half_scales(const uint8_t* scales) { return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(scales))); }
+// w[i]: lane r holds the bytes 4 * i .. 4 * i + 3 of row r.
+SLOTH_INLINE void word_columns(const uint8_t* p, int64_t rowBytes, __m512i* w) {
+  columns_of([&](int r) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + r * rowBytes)); }, w);
+}
+
+// The first words of four blocks that lie behind one another; of a word only the bytes of the scales are meant. `bytes` are there, which may be those of fewer blocks.
+SLOTH_INLINE __m512i some_bytes(const uint8_t* p, int64_t bytes) {
+  return bytes >= 64 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8(bytes > 0 ? (1ull << bytes) - 1 : 0, p);
+}
+SLOTH_INLINE __m128i four_scales(const uint8_t* p, int64_t bytes, FormatQ4_0) {
+  const __m512i order = _mm512_castsi128_si512(_mm_setr_epi16(0, 0, 9, 9, 18, 18, 27, 27));
+  return _mm512_castsi512_si128(_mm512_permutexvar_epi16(order, some_bytes(p, bytes)));
+}
+SLOTH_INLINE __m128i four_scales(const uint8_t* p, int64_t bytes, FormatQ4_1) {
+  const __m512i order = _mm512_castsi128_si512(_mm_setr_epi32(0, 5, 10, 15));
+  return _mm512_castsi512_si128(_mm512_permutexvar_epi32(order, some_bytes(p, bytes)));
+}
+SLOTH_INLINE __m128i four_scales(const uint8_t* p, int64_t bytes, FormatQ8_0) {
+  // The third and fourth scales are the words 14 and 31 behind byte 40.
+  const __m512i order = _mm512_castsi128_si512(_mm_setr_epi16(0, 0, 17, 17, 46, 46, 63, 63));
+  return _mm512_castsi512_si128(_mm512_permutex2var_epi16(some_bytes(p, bytes), order, some_bytes(p + 40, bytes - 40)));
+}
+// Scales of up to four blocks of 16 rows: block b is out[b], one word a row.
+template <class F>
+SLOTH_INLINE void block_scales_of(const uint8_t* p, int64_t rowBytes, int64_t blocks, __m512i* out) {
+  if (blocks >= 4) columns_of([&](int r) { return four_scales(p + r * rowBytes, 4 * F::BYTES32, F()); }, out);
+  else columns_of([&](int r) { return four_scales(p + r * rowBytes, blocks * F::BYTES32, F()); }, out);
+}
+SLOTH_INLINE vf low_halves(__m512i words) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words)); }
+SLOTH_INLINE vf high_halves(__m512i words) { return low_halves(_mm512_srli_epi32(words, 16)); }
 
 template <>
 struct Columns<FormatQ4_0> {
-  static const int SCALE = 2;
+  static const bool SCALED = true;
   __m512i w[4];
   vf d, table;
-  SLOTH_INLINE void begin(Columns& s, const uint8_t* p, int64_t rowBytes, const uint8_t* scales) {
-    s.d = half_scales(scales);
+  SLOTH_INLINE void begin(Columns& s, const uint8_t* p, int64_t rowBytes, __m512i scales) {
+    s.d = low_halves(scales);
     s.table = vsub(viota(), vset(8.0f));
     word_columns(p + 2, rowBytes, s.w);
   }
@@ -270,13 +299,12 @@ struct Columns<FormatQ4_0> {
 };
 template <>
 struct Columns<FormatQ4_1> {
-  static const int SCALE = 4;
+  static const bool SCALED = true;
   __m512i w[4];
   vf d, m, table;
-  SLOTH_INLINE void begin(Columns& s, const uint8_t* p, int64_t rowBytes, const uint8_t* scales) {
-    const __m512i both = _mm512_load_si512(scales);
-    s.d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(both));
-    s.m = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)));
+  SLOTH_INLINE void begin(Columns& s, const uint8_t* p, int64_t rowBytes, __m512i scales) {
+    s.d = low_halves(scales);
+    s.m = high_halves(scales);
     s.table = viota();
     word_columns(p + 4, rowBytes, s.w);
   }
@@ -289,12 +317,12 @@ struct Columns<FormatQ4_1> {
 };
 template <>
 struct Columns<FormatQ8_0> {
-  static const int SCALE = 2;
+  static const bool SCALED = true;
   __m512i w[4], mask;
   vf d;
-  SLOTH_INLINE void begin(Columns& s, const uint8_t*, int64_t, const uint8_t* scales) {
+  SLOTH_INLINE void begin(Columns& s, const uint8_t*, int64_t, __m512i scales) {
     // Bytes are converted where they lie in the top of a word: 2^24 times too large.
-    s.d = vmul(half_scales(scales), vset(0x1p-24f));
+    s.d = vmul(low_halves(scales), vset(0x1p-24f));
     s.mask = _mm512_set1_epi32(static_cast<int>(0xff000000u));
   }
   SLOTH_INLINE void half(Columns& s, const uint8_t* p, int64_t rowBytes, int64_t which) { word_columns(p + 2 + 16 * which, rowBytes, s.w); }
@@ -303,30 +331,19 @@ struct Columns<FormatQ8_0> {
   }
 };
 
-// Scales of `blocks` blocks of 16 rows: block b at out + b * 16 * SCALE.
-template <class F>
-SLOTH_INLINE void column_scales(const uint8_t* p, int64_t rowBytes, int64_t blocks, uint8_t* out) {
-  const int SCALE = Columns<F>::SCALE;
-  for (int64_t r = 0; r < 16; r++) {
-    for (int64_t b = 0; b < blocks; b++) memcpy(out + (b * 16 + r) * SCALE, p + r * rowBytes + b * F::BYTES32, SCALE);
-  }
-}
 // kc elements (whole blocks) of 16 rows: element k into out + k * stride.
 template <class F>
 SLOTH_INLINE void decode_columns(const uint8_t* p, int64_t rowBytes, int64_t kc, float* out, int64_t stride) {
-  alignas(64) uint8_t scales[16 * 16 * 4];
-  for (int64_t from = 0; from < kc / 32; from += 16) {
-    const int64_t blocks = kc / 32 - from < 16 ? kc / 32 - from : 16;
-    const uint8_t* q = p + from * F::BYTES32;
-    column_scales<F>(q, rowBytes, blocks, scales);
-    for (int64_t b = 0; b < blocks; b++, q += F::BYTES32) {
-      Columns<F> c;
-      Columns<F>::begin(c, q, rowBytes, scales + b * 16 * Columns<F>::SCALE);
-      for (int64_t h = 0; h < 2; h++) {
-        Columns<F>::half(c, q, rowBytes, h);
-        SLOTH_UNROLL
-        for (int i = 0; i < 16; i++, out += stride) vstore(out, Columns<F>::column(c, i / 4, i % 4));
-      }
+  const int64_t blocks = kc / 32;
+  __m512i scales[4];
+  for (int64_t b = 0; b < blocks; b++, p += F::BYTES32) {
+    if (b % 4 == 0) block_scales_of<F>(p, rowBytes, blocks - b, scales);
+    Columns<F> c;
+    Columns<F>::begin(c, p, rowBytes, scales[b % 4]);
+    for (int64_t h = 0; h < 2; h++) {
+      Columns<F>::half(c, p, rowBytes, h);
+      SLOTH_UNROLL
+      for (int i = 0; i < 16; i++, out += stride) vstore(out, Columns<F>::column(c, i / 4, i % 4));
     }
   }
 }
