@@ -38,6 +38,8 @@ describe("sloth train --method grpo", () => {
     const { code, stderr, stdout } = await run(`${train} --run runs/one --json`)
     expect([code, stderr.includes("error")]).toEqual([0, false])
     expect(JSON.parse(stdout)).toMatchObject({ status: "completed", steps: 3 })
+    expect(stderr).toMatch(/Trained 3 steps in .*, mean reward [\d.]+ \([\d.]+ at first\)/)
+    expect(stderr).toContain("first prompt:")
     expect(stderr).toContain("Recognised 6 prompts")
     expect(stderr).toMatch(/step 1\/3 · reward [\d.]+ · length \d/)
     expect(stderr).toMatch(/^step 1 What is \d \+ 1\?$/m)
@@ -46,7 +48,14 @@ describe("sloth train --method grpo", () => {
     const { rewards, reward } = samples[0] as { rewards: Record<string, number>; reward: number }
     expect(reward).toBeCloseTo(rewards["short"]! + 0.25 * rewards["soft_format"]!, 12)
     const html = readFileSync(at("runs/one/report.html"), "utf8")
-    for (const title of ["Mean reward", "Reward short", "Length of completions", "Completions of step 3"])
+    for (const title of [
+      "Mean reward",
+      "Reward short",
+      "Length of completions",
+      "Completions of step 3",
+      "Seconds of a step",
+      "more figures",
+    ])
       expect(html).toContain(title)
     expect(html).not.toContain("Before and after")
   })
@@ -106,6 +115,7 @@ describe("sloth train --method grpo", () => {
       ["--reward ./rewards/package.ts", "bun add not-installed-here"],
       ["--reward soft_format=much", "SLOTH_REWARD_WEIGHT"],
       ["--reward soft_formta", "soft_format"],
+      ["--reward soft_format --data promts.jsonl", 'Did you mean "prompts.jsonl"?'],
     ]
     for (const [flags, said] of wrong) {
       const line = `train --model model --data prompts.jsonl --method grpo --steps 1 --threads 1 --run runs/wrong ${flags}`
@@ -113,6 +123,11 @@ describe("sloth train --method grpo", () => {
       expect([code === 0, stderr.includes(said), stderr]).toEqual([false, true, stderr])
       expect(existsSync(at("runs/wrong"))).toBe(false)
     }
+    const noMethod = await run("train --model model --data prompts.jsonl --num-generations 4")
+    expect([noMethod.code, noMethod.stderr]).toEqual([
+      2,
+      expect.stringMatching(/a setting of grpo, .*: name the method/),
+    ])
     const sft = await run("train --model model --data prompts.jsonl --reward soft_format --steps 1 --threads 1")
     expect([sft.code === 0, /SLOTH_TRAIN_REWARDS|SLOTH_DATA/.test(sft.stderr)]).toEqual([false, true])
   })

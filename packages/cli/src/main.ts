@@ -3,7 +3,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import { CliConfig, CliError, CliOutput, Command, GlobalFlag } from "effect/cli"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { consoleLogger, describeConfig, SlothError } from "@sloth/core"
+import { consoleLogger, describeConfig, isSlothError, SlothError } from "@sloth/core"
 import type { CliCommand, CommandInput } from "./command.ts"
 import { commands } from "./commands/index.ts"
 import { EXIT, reportError } from "./errors.ts"
@@ -14,7 +14,8 @@ import { cliVersion } from "./version.ts"
 
 /** The errors of a command line that the parser refused, as one SlothError. */
 const usageError = (command: CliCommand | undefined, errors: readonly CliError.NonShowHelpErrors[]): SlothError => {
-  const help = `See: sloth ${command === undefined ? "" : `${command.name} `}--help`
+  const method = command?.method === undefined ? "" : ` ${command.method.chosen}`
+  const help = `See: sloth ${command === undefined ? "" : command.name}${method} --help`.replace("  ", " ")
   const lines = errors.map((error): { what: string; near?: string | undefined } => {
     switch (error._tag) {
       case "UnrecognizedOption": {
@@ -46,9 +47,31 @@ const usageError = (command: CliCommand | undefined, errors: readonly CliError.N
     {
       what: lines.map(({ what }) => what).join(" "),
       next: near === undefined ? help : `Did you mean ${near}? ${help}`,
-      fields: { errors: errors.map(({ _tag }) => _tag), ...(near === undefined ? {} : { suggestion: near }) },
+      fields: {
+        errors: errors.map(({ _tag }) => _tag),
+        unknown: errors.flatMap((error) => (error._tag === "UnrecognizedOption" ? [error.option] : [])),
+        ...(near === undefined ? {} : { suggestion: near }),
+      },
     },
   )
+}
+
+/** Says of an unknown flag that it belongs to a training method which was not named. */
+const withMethodHint = async (error: unknown, argv: readonly string[]): Promise<unknown> => {
+  if (!isSlothError(error) || error.code !== "SLOTH_CLI_USAGE") return error
+  const { unknown, suggestion } = error.fields as {
+    readonly unknown?: readonly string[]
+    readonly suggestion?: string
+  }
+  if (unknown === undefined || unknown.length === 0 || suggestion !== undefined) return error
+  const { methodsWith } = await import("./method-flags.ts")
+  const methods = await methodsWith(unknown[0]!, argv)
+  if (methods.length === 0) return error
+  return new SlothError("SLOTH_CLI_USAGE", {
+    what: error.what,
+    next: `It is a setting of ${methods.join(", ")}: name the method with --method.`,
+    fields: { ...error.fields, methods },
+  })
 }
 
 const wants = (argv: readonly string[], flag: string): boolean => {
@@ -77,8 +100,10 @@ export const main = async (argv: readonly string[], terminal: Terminal = process
   const json = wants(argv, "--json")
   const words = argv.filter((arg) => arg !== "--debug")
   let status: number = EXIT.ok
+  let takesMethod = false
   try {
     const command = await findCommand(words, terminal)
+    takesMethod = command?.takesMethod === true
     const handler = (parsed: Readonly<Record<string, unknown>>) =>
       Effect.tryPromise({
         try: async () => {
@@ -164,7 +189,8 @@ export const main = async (argv: readonly string[], terminal: Terminal = process
     }
     return status
   } catch (error) {
-    return await reportError(error, terminal, { debug, json })
+    const told = takesMethod ? await withMethodHint(error, words).catch(() => error) : error
+    return await reportError(told, terminal, { debug, json })
   }
 }
 

@@ -20,6 +20,8 @@ export const sessionFlagsOf = (argv: readonly string[]): SessionFlags => {
 /** The settings of the training method that a command line or its configuration file names, as flags. */
 export interface MethodFlags {
   readonly title: string
+  /** The flag that chooses what the settings are of, with its value. */
+  readonly chosen: string
   readonly schema: ConfigSchema
   /** Flags by key. A name that the training configuration has too gets the method's in front: `--alphapo-alpha`. */
   readonly flags: ReadonlyMap<string, string>
@@ -33,6 +35,7 @@ export const methodFlags = (
   taken: ReadonlySet<string>,
 ): MethodFlags => ({
   title: `Settings of the ${what} ${name}`,
+  chosen: `--${what} ${name}`,
   schema,
   flags: new Map(
     describeConfig(schema).map(({ key, flag }) => [
@@ -92,6 +95,20 @@ export const withMethodFlags = async (command: CliCommand, argv: readonly string
     ...(method === undefined ? {} : { method }),
     ...(environment === undefined ? {} : { environment }),
   }
+}
+
+/** Names of the training methods that have a setting of this flag. */
+export const methodsWith = async (flag: string, argv: readonly string[]): Promise<readonly string[]> => {
+  await using session = await openSession({
+    session: sessionFlagsOf(argv),
+    logger: silentLogger(),
+    cwd: process.cwd(),
+  })
+  const wanted = flag.replace(/=.*$/, "")
+  return session.sloth.registry
+    .list("objectives")
+    .filter(({ config }) => config !== undefined && describeConfig(config).some((field) => field.flag === wanted))
+    .map(({ name }) => name)
 }
 
 /** Flags of an environment; none where it cannot be found and only help is wanted. */

@@ -26,9 +26,11 @@ export const dataLines = ({ data }: PreparedRun, terminal: Pick<Terminal, "color
   `  ${data.statement}`,
   ...data.summary.split("\n").map((line) => `  ${line}`),
   terminal.style.dim(
-    terminal.color
-      ? "  first example, scored tokens highlighted:"
-      : "  first example, scored tokens between [[ and ]]:",
+    !data.preview.some(({ scored }) => scored)
+      ? "  first prompt:"
+      : terminal.color
+        ? "  first example, scored tokens highlighted:"
+        : "  first example, scored tokens between [[ and ]]:",
   ),
   previewText(data.preview, terminal),
 ]
@@ -130,6 +132,11 @@ export class TrainingDisplay {
       default:
         return
     }
+  }
+
+  /** The mean reward of the last rollout and of the first that was seen; undefined for methods without rewards. */
+  get reward(): { readonly last: number; readonly first: number } | undefined {
+    return this.#rewards.length === 0 ? undefined : { last: this.#rewards.at(-1)!, first: this.#rewards[0]! }
   }
 
   /** Says that the run stops after this step. */

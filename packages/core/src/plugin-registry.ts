@@ -92,7 +92,10 @@ export class PluginRegistry implements AsyncDisposable {
     throw new SlothError("SLOTH_PLUGIN_UNKNOWN_ID", {
       what: `There is no ${slotWords[slot]} named "${name}".`,
       why: names.length === 0 ? "No plugin here provides any." : `There are: ${names.join(", ")}.`,
-      next: near === undefined ? `Add the plugin that provides it to "plugins".` : `Did you mean "${near}"?`,
+      next:
+        near === undefined
+          ? `Add the plugin that provides it: "plugins" in code and in sloth.config.*, --plugin on the command line.`
+          : `Did you mean "${near}"?`,
       fields: { slot, name, known: names, suggestion: near },
     })
   }

@@ -1,19 +1,36 @@
-import { createReadStream } from "node:fs"
+import { createReadStream, readdirSync } from "node:fs"
+import { basename, dirname } from "node:path"
 import { createGunzip } from "node:zlib"
-import { SlothError } from "@sloth/core"
+import { SlothError, suggest } from "@sloth/core"
 
 const code = (error: unknown): string | undefined =>
   typeof error === "object" && error !== null ? (error as { code?: string }).code : undefined
+
+/** A file beside a missing one that was probably meant. */
+const neighbour = (path: string): string | undefined => {
+  try {
+    return suggest(
+      basename(path),
+      readdirSync(dirname(path)).map((name) => ({ name })),
+    )
+  } catch {
+    return undefined
+  }
+}
 
 /** Turns an error of the file system into a coded one that names the path; other errors pass through. */
 export const fileError = (path: string, error: unknown): unknown => {
   const errno = code(error)
   if (errno === undefined || error instanceof SlothError) return error
   if (errno === "ENOENT" || errno === "ENOTDIR") {
+    const near = neighbour(path)
     return new SlothError("SLOTH_DATA_NOT_FOUND", {
       what: `The data file ${path} does not exist.`,
-      next: "Check the path; it is taken from the folder the command runs in.",
-      fields: { path },
+      next:
+        near === undefined
+          ? "Check the path; it is taken from the folder the command runs in."
+          : `Did you mean "${near}"?`,
+      fields: { path, ...(near === undefined ? {} : { suggestion: near }) },
       cause: error,
     })
   }

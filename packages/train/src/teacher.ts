@@ -25,7 +25,7 @@ export const requireTeacher = (
           : `The method "${method}" learns from no teacher, but one was named: ${teacher.name}.`,
       next:
         teacher === undefined
-          ? "Name a model with the same tokenizer as teacher."
+          ? "Name a model with the same tokenizer: --teacher, or the setting teacher."
           : "Leave it out, or use the method gkd.",
       fields: { method },
     })

@@ -146,6 +146,8 @@ export const command = defineCommand({
         printed.length < found.length ? dim(`; ${printed.length} shown, --limit shows more`) : ""
       }`,
     )
+    if (found.length === 0 && all.length > 0)
+      terminal.print(`None fits. The run has steps ${all[0]!.step} to ${all.at(-1)!.step}.`)
     if (found.length > 0)
       for (const line of table(
         ["reward", "mean", "lowest", "highest", "scored"],

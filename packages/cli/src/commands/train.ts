@@ -30,7 +30,12 @@ const summary = (outcome: TrainOutcome): Record<string, unknown> => ({
   resume: outcome.resumeCommand ?? null,
 })
 
-const tellEnd = (outcome: TrainOutcome, report: string, terminal: Terminal): void => {
+const tellEnd = (
+  outcome: TrainOutcome,
+  report: string,
+  reward: TrainingDisplay["reward"],
+  terminal: Terminal,
+): void => {
   const { green, yellow, bold, dim } = terminal.errorStyle
   const run = shortPath(outcome.run)
   if (outcome.status === "interrupted") {
@@ -42,8 +47,13 @@ const tellEnd = (outcome: TrainOutcome, report: string, terminal: Terminal): voi
     terminal.say(`  continue: ${bold(outcome.resumeCommand ?? "")}`)
     return
   }
+  // The loss of a method with rewards says nothing about how good the model is.
+  const figure =
+    reward === undefined
+      ? `loss ${fixed(outcome.finalLoss, 4)}`
+      : `mean reward ${fixed(reward.last, 3)} (${fixed(reward.first, 3)} at first)`
   terminal.say(
-    `${green("✓")} ${outcome.status === "stopped" ? "Stopped" : "Trained"} ${outcome.steps} steps in ${formatSeconds(outcome.seconds)}, loss ${fixed(outcome.finalLoss, 4)}`,
+    `${green("✓")} ${outcome.status === "stopped" ? "Stopped" : "Trained"} ${outcome.steps} steps in ${formatSeconds(outcome.seconds)}, ${figure}`,
   )
   const result = outcome.adapter ?? outcome.weights
   if (result !== undefined) terminal.say(`  ${dim("result:")} ${shortPath(result)}`)
@@ -53,6 +63,7 @@ const tellEnd = (outcome: TrainOutcome, report: string, terminal: Terminal): voi
     return
   }
   terminal.say(`  ${dim("next:")}   sloth chat --model ${run} --compare`)
+  if (reward !== undefined) terminal.say(`          sloth samples ${run} --sort reward`)
   terminal.say(`          sloth export --model ${run} --format gguf-q8_0`)
 }
 
@@ -134,7 +145,7 @@ export const command = defineCommand({
           await recordSamples(opened, outcome.run, samples)
         }
         const report = writeReport(outcome.run)
-        tellEnd(outcome, report, terminal)
+        tellEnd(outcome, report, display.reward, terminal)
         if (json) terminal.print(JSON.stringify(summary(outcome)))
         return outcome.status === "interrupted" ? EXIT.interrupted : EXIT.ok
       } finally {

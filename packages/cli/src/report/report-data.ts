@@ -17,6 +17,8 @@ export interface ReportCompletion {
   readonly completion: string
   readonly reward: number | null
   readonly rewards: Readonly<Record<string, number | null>>
+  /** How often the same was said to the same prompt, and earned the same. */
+  readonly times: number
 }
 
 /** One line of the settings table. */
@@ -94,16 +96,20 @@ const MOST_COMPLETIONS = 12
 const completionsOf = (path: string): ReportCompletion[] => {
   const all = readSamples(path)
   const last = all.at(-1)?.step
-  const sorted = all
-    .filter(({ step }) => step === last)
-    .map((sample): ReportCompletion => ({
+  const same = new Map<string, ReportCompletion>()
+  for (const sample of all) {
+    if (sample.step !== last) continue
+    const key = JSON.stringify([sample["prompt"], sample["completion"], sample["reward"]])
+    same.set(key, {
+      times: (same.get(key)?.times ?? 0) + 1,
       step: sample.step,
       prompt: questionOf(sample["prompt"]),
       completion: String(sample["completion"] ?? ""),
       reward: typeof sample["reward"] === "number" ? sample["reward"] : null,
       rewards: (sample["rewards"] ?? {}) as ReportCompletion["rewards"],
-    }))
-    .sort((a, b) => (b.reward ?? -Infinity) - (a.reward ?? -Infinity))
+    })
+  }
+  const sorted = [...same.values()].sort((a, b) => (b.reward ?? -Infinity) - (a.reward ?? -Infinity))
   return sorted.length <= MOST_COMPLETIONS
     ? sorted
     : [...sorted.slice(0, MOST_COMPLETIONS / 2), ...sorted.slice(-MOST_COMPLETIONS / 2)]

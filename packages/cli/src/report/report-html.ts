@@ -1,8 +1,9 @@
 import { formatBytes } from "@sloth/core"
 import { formatSeconds } from "@sloth/train"
 import { escapeHtml } from "./escape.ts"
-import { lineChart, smoothed, type LineChart } from "./line-chart.ts"
+import { lineChart, smoothed, type LineChart, type Point } from "./line-chart.ts"
 import type { ReportData, ReportSetting } from "./report-data.ts"
+import { stackedChart, stackedLegend } from "./stacked-chart.ts"
 import { reportScript, reportStyle } from "./style.ts"
 
 const count = (n: number): string => Math.round(n).toLocaleString("en-US")
@@ -70,14 +71,10 @@ const rewardCharts = ({ steps, evaluations }: ReportData): string => {
   const rewards = points("reward")
   if (rewards.length === 0) return ""
   const names = [...new Set(steps.flatMap(({ metrics }) => Object.keys(metrics ?? {})))]
-  const own = names.flatMap((name) => {
-    const reward = /^rewards\/(.+)\/mean$/.exec(name)?.[1]
-    return reward === undefined ? [] : [[name, `Reward ${reward}`] as const]
-  })
+  const own = names.flatMap((name) => rewardOf(name) ?? [])
   const few = (y: number): string => (Math.abs(y) >= 10 ? y.toFixed(0) : y.toPrecision(2))
   const small = { width: 320, height: 170, smooth: true, format: few }
   const charts = [
-    ...(own.length > 1 ? own : []),
     ["reward_std", "Spread of rewards (standard deviation)"],
     ["frac_reward_zero_std", "Groups whose rewards are all equal (share)"],
     ["completions/mean_length", "Length of completions (tokens)"],
@@ -85,20 +82,12 @@ const rewardCharts = ({ steps, evaluations }: ReportData): string => {
     ["kl", "KL divergence from the start (nats a token)"],
     ["entropy", "Entropy (nats a token)"],
     ["clip_ratio/region_mean", "Clipped ratios (share of tokens)"],
-    ["seconds/rollout", "Seconds in the rollout"],
-    ["seconds/score", "Seconds in the rewards"],
-    ["seconds/train", "Seconds in the update"],
     ["seconds/wait", "Seconds of waiting for a rollout made ahead"],
     ["staleness", "Steps the sampling weights are behind"],
   ] as const
   // Where few steps are, every one counts; of many the band is as unsteady as the values, and is smoothed like them.
   const spread = points("reward_std")
-  const sigma = Math.max(1, rewards.length / 100)
-  const [centre, width] = rewards.length > 4 ? [smoothed(rewards, sigma), smoothed(spread, sigma)] : [rewards, spread]
-  const band =
-    spread.length === rewards.length
-      ? centre.map(({ x, y }, i) => ({ x, low: y - width[i]!.y, high: y + width[i]!.y }))
-      : []
+  const band = bandOf(rewards, spread)
   const held = evaluations.flatMap(({ step, metrics }) =>
     metrics?.["reward"] === undefined ? [] : [{ x: step, y: metrics["reward"] }],
   )
@@ -114,12 +103,90 @@ const rewardCharts = ({ steps, evaluations }: ReportData): string => {
       height: 320,
     },
     `<span class="legend"><i></i>smoothed<i class="r"></i>each rollout${band.length === 0 ? "" : '<i class="b"></i>one standard deviation of completions'}${held.length === 0 ? "" : '<i class="e"></i>held-out rows'}</span>`,
-  )}<div class="grid3">${charts
-    .map(([name, title]) => ({ title, points: points(name) }))
+  )}<div class="grid3">${[
+    ...(own.length < 2
+      ? []
+      : own.map((reward) => {
+          const line = points(`rewards/${reward}/mean`)
+          return { title: `Reward ${reward}`, points: line, band: bandOf(line, points(`rewards/${reward}/std`)) }
+        })),
+    ...charts.map(([name, title]) => ({ title, points: points(name), band: [] })),
+  ]
     .filter((chart) => chart.points.length > 0)
     .map((chart) => chartCard({ ...small, ...chart, zero: chart.points.every(({ y }) => y >= 0) }))
-    .join("")}</div>`
+    .join("")}</div>${timeCard(steps)}${otherCharts(
+    steps,
+    names.filter((name) => !DRAWN.includes(name) && !/^(rewards\/.+\/(mean|std)|seconds\/.+)$/.test(name)),
+  )}`
 }
+
+/** The reward that a figure is the mean of. */
+const rewardOf = (figure: string): string | undefined => /^rewards\/(.+)\/mean$/.exec(figure)?.[1]
+
+/** One standard deviation around a mean. Where few steps are, every one counts; of many the band is as unsteady as the values, and is smoothed like them. */
+const bandOf = (means: readonly Point[], spread: readonly Point[]): NonNullable<LineChart["band"]> => {
+  if (spread.length !== means.length) return []
+  const sigma = Math.max(1, means.length / 100)
+  const [centre, width] = means.length > 4 ? [smoothed(means, sigma), smoothed(spread, sigma)] : [means, spread]
+  return centre.map(({ x, y }, i) => ({ x, low: y - width[i]!.y, high: y + width[i]!.y }))
+}
+
+/** Where the time of steps went. */
+const timeCard = (steps: ReportData["steps"]): string => {
+  const ahead = steps.some(({ metrics }) => metrics?.["seconds/wait"] !== undefined)
+  const parts = ["rollout", "rewards", "update", ...(ahead ? [] : ["the rest"])]
+  const rows = steps.map(({ step, seconds, metrics }) => {
+    const [rollout, score, train] = ["rollout", "score", "train"].map((part) => metrics?.[`seconds/${part}`] ?? 0)
+    const values = [rollout!, score!, train!]
+    const rest = Math.max(0, seconds - values.reduce((a, b) => a + b, 0))
+    return { x: step, values: ahead ? values : [...values, rest] }
+  })
+  if (rows.length === 0) return ""
+  const total = parts.map((_, k) => rows.reduce((n, { values }) => n + values[k]!, 0))
+  const all = total.reduce((a, b) => a + b, 0) || 1
+  const shares = parts.map((part, k) => `${part} ${Math.round((100 * total[k]!) / all)} %`)
+  const title = ahead ? "Seconds of what ran side by side" : "Seconds of a step"
+  const format = (y: number): string => (y >= 10 ? y.toFixed(0) : y >= 1 ? y.toFixed(1) : y.toPrecision(2))
+  return `<section class="card"><div class="top"><h2>${title}</h2>${stackedLegend(shares)}</div>${stackedChart({ title, parts, rows, format, width: 1040, height: 240 })}<div class="reading"></div></section>`
+}
+
+/** Figures that have a chart of their own, or say what another says. */
+const DRAWN: readonly string[] = [
+  "reward",
+  "reward_std",
+  "frac_reward_zero_std",
+  "completions/mean_length",
+  "completions/clipped_ratio",
+  "kl",
+  "entropy",
+  "clip_ratio/region_mean",
+  "staleness",
+]
+
+/** Charts of all figures that are left, folded away. */
+const otherCharts = (steps: ReportData["steps"], names: readonly string[]): string => {
+  const cards = names.flatMap((name) => {
+    const points = steps.flatMap(({ step, metrics }) => {
+      const y = metrics?.[name]
+      return y === undefined || !Number.isFinite(y) ? [] : [{ x: step, y }]
+    })
+    return points.length === 0 ? [] : [figureCard(name, points, [])]
+  })
+  return cards.length === 0
+    ? ""
+    : `<details class="card"><summary>${cards.length} more figures</summary><div class="grid3">${cards.join("")}</div></details>`
+}
+
+const figureCard = (title: string, points: readonly Point[], marks: readonly Point[]): string =>
+  chartCard({
+    title,
+    points,
+    smooth: true,
+    ...(marks.length === 0 ? {} : { marks: { name: "evaluation", points: marks } }),
+    format: (y) => (Math.abs(y) >= 100 ? count(y) : Number(y.toPrecision(3)).toString()),
+    width: 320,
+    height: 170,
+  })
 
 /** The best and the worst completions of the last rollout. */
 const completionsCard = ({ completions }: ReportData): string => {
@@ -129,8 +196,8 @@ const completionsCard = ({ completions }: ReportData): string => {
     value === null || value === undefined ? "none" : String(Number(value.toFixed(3)))
   const rows = completions
     .map(
-      ({ prompt, completion, reward, rewards }) =>
-        `<tr><td class="n">${score(reward)}</td>${names.length > 1 ? names.map((name) => `<td class="n">${score(rewards[name])}</td>`).join("") : ""}<td>${escapeHtml(prompt.slice(-300))}</td><td>${escapeHtml(completion.trim() === "" ? "(nothing)" : completion.trim().slice(0, 600))}</td></tr>`,
+      ({ prompt, completion, reward, rewards, times }) =>
+        `<tr><td class="n">${score(reward)}</td>${names.length > 1 ? names.map((name) => `<td class="n">${score(rewards[name])}</td>`).join("") : ""}<td>${escapeHtml(prompt.slice(-300))}</td><td>${escapeHtml(completion.trim() === "" ? "(nothing)" : completion.trim().slice(0, 600))}${times > 1 ? ` <span class="none">×${times}</span>` : ""}</td></tr>`,
     )
     .join("")
   return `<section class="card"><h2>Completions of step ${completions[0]!.step}, best and worst</h2><div class="scroll"><table><thead><tr><th>reward</th>${names.length > 1 ? names.map((name) => `<th>${escapeHtml(name)}</th>`).join("") : ""}<th>prompt</th><th>completion</th></tr></thead><tbody>${rows}</tbody></table></div></section>`
@@ -153,17 +220,7 @@ const metricCharts = ({ steps, evaluations }: ReportData): string => {
     const line = points(steps, name)
     if (line.length === 0) return []
     const marks = points(evaluations, name)
-    return [
-      chartCard({
-        title: name,
-        points: line,
-        smooth: true,
-        ...(marks.length === 0 ? {} : { marks: { name: "evaluation", points: marks } }),
-        format: (y) => (Math.abs(y) >= 100 ? count(y) : Number(y.toPrecision(3)).toString()),
-        width: 320,
-        height: 170,
-      }),
-    ]
+    return [figureCard(name, line, marks)]
   })
   return cards.length === 0 ? "" : `<div class="grid3">${cards.join("")}</div>`
 }
@@ -272,7 +329,7 @@ const settingsCard = (data: ReportData): string => {
     `<div class="scroll"><table><thead><tr><th>setting</th><th>value</th><th></th></tr></thead><tbody>${settingRows(settings)}</tbody></table></div>`
   const own = data.settings.filter(({ changed }) => changed)
   const rest = data.settings.filter(({ changed }) => !changed)
-  return `${data.methodSettings.length === 0 ? "" : `<section class="card"><h2>Settings of ${escapeHtml(data.method ?? "the method")}</h2>${table(data.methodSettings)}</section>`}<section class="card"><h2>Settings</h2>${own.length === 0 ? "" : table(own)}${rest.length === 0 ? "" : `<details><summary>${rest.length} more at their defaults</summary>${table(rest)}</details>`}</section>`
+  return `${data.methodSettings.length === 0 ? "" : `<details class="card"><summary>Settings of ${escapeHtml(data.method ?? "the method")}</summary><div>${table(data.methodSettings)}</div></details>`}<section class="card"><h2>Settings</h2>${own.length === 0 ? "" : table(own)}${rest.length === 0 ? "" : `<details><summary>${rest.length} more at their defaults</summary>${table(rest)}</details>`}</section>`
 }
 
 const warningsCard = ({ warnings }: ReportData): string =>
@@ -281,7 +338,7 @@ const warningsCard = ({ warnings }: ReportData): string =>
     : `<section class="card"><h2>Warnings</h2><div class="scroll"><table><tbody>${warnings
         .map(
           ({ step, code, message }) =>
-            `<tr><td class="n">${step === undefined ? "" : `step ${step}`}</td><td><code>${escapeHtml(code)}</code></td><td>${escapeHtml(message)}</td></tr>`,
+            `<tr><td class="n">${step === undefined ? "" : `step ${step}`}</td><td class="n"><code>${escapeHtml(code)}</code></td><td>${escapeHtml(message)}</td></tr>`,
         )
         .join("")}</tbody></table></div></section>`
 
