@@ -79,6 +79,8 @@ export interface Reward extends Provided {
   readonly weight?: number
   /** Memory that it holds while a run lasts, in bytes, for the plan: that of a reward model. */
   readonly memoryBytes?: number
+  /** True for a judge that compares the two completions of each prompt: samples come in pairs, and their scores are how likely each is the better one. */
+  readonly pairs?: true
   /** One score a sample, in order; null where this reward has nothing to say. */
   score(samples: readonly RewardSample[]): Awaitable<readonly (number | null)[]>
 }

@@ -57,13 +57,46 @@ export interface SampledFacts {
   readonly finish: readonly string[]
   /** What the critic says before every token, where there is one. */
   readonly values: readonly Float64Array[] | undefined
+  /** True where scores are a judge's preferences between the two completions of each prompt. */
+  readonly judged?: boolean
 }
+
+/** True where a judge of pairs stands in the place of rewards. */
+export const hasPairJudge = (rewards: readonly Reward[]): boolean => rewards.some(({ pairs }) => pairs === true)
 
 /** Optimizer steps that a rollout of the method feeds. */
 export const stepsOf = ({ reuse: { slices, times } }: Pick<GroupMethod, "reuse">): number => slices * times
 
-/** Checks that there are rewards, and a weight for each. Errors: SLOTH_RL_NO_REWARD, SLOTH_RL_SETTINGS, SLOTH_REWARD_NAMES. */
-export const checkRewards = (method: Pick<GroupMethod, "name" | "rewardWeights">, rewards: readonly Reward[]): void => {
+/** Checks that there are rewards, and a weight for each. Errors: SLOTH_RL_NO_REWARD, SLOTH_RL_SETTINGS, SLOTH_RL_JUDGE, SLOTH_REWARD_NAMES. */
+export const checkRewards = (
+  method: Pick<GroupMethod, "name" | "rewardWeights"> & {
+    /** True for methods that compare two completions of each prompt. */
+    readonly pairs?: boolean
+    readonly missingEndPenalty?: number
+  },
+  rewards: readonly Reward[],
+): void => {
+  const judge = rewards.find(({ pairs }) => pairs === true)
+  if (judge !== undefined) {
+    const { pairs = false, missingEndPenalty = 0, rewardWeights } = method
+    const wrong = !pairs
+      ? `the method "${method.name}" learns from scores`
+      : rewards.length > 1
+        ? "it stands alone, and there are other rewards"
+        : (rewardWeights ?? [judge.weight ?? 1]).some((weight) => weight !== 1)
+          ? "a preference has no weight"
+          : missingEndPenalty !== 0
+            ? "missingEndPenalty is taken off rewards, and a judge gives none"
+            : undefined
+    if (wrong !== undefined)
+      throw new SlothError("SLOTH_RL_JUDGE", {
+        what: `The judge "${judge.name}" says which of two completions is the better one: ${wrong}.`,
+        next: pairs
+          ? "Leave one of the two out; nash_md and xpo have `beta` for how strongly a preference counts."
+          : "Take a method of pairs (online_dpo, xpo, nash_md), or a judge that scores one completion: llmJudge.",
+        fields: { judge: judge.name, method: method.name },
+      })
+  }
   if (rewards.length === 0)
     throw new SlothError("SLOTH_RL_NO_REWARD", {
       what: `The method "${method.name}" has no reward to learn from.`,

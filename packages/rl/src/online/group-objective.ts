@@ -7,6 +7,7 @@ import { groupAdvantages } from "./advantages.ts"
 import { cacheTokens, forecastUnits, pieces, rehearseRollout } from "./forecast.ts"
 import { checkRewards, type GroupMethod } from "./group-method.ts"
 import { GroupSource } from "./group-source.ts"
+import { checkJudge, judgeOf, type JudgeSettings } from "./judge-settings.ts"
 import type { SampledUnit } from "./sampled-unit.ts"
 
 /** A method that samples completions of prompts during training and learns from their rewards. */
@@ -108,11 +109,23 @@ export const groupObjective = <
       decisive: (settings) => ({ ...(settings as Settings), onRewardError: "stop", rewardTimeout: 60 }),
       check: (settings, rewards) => {
         const { rewardWeights } = settings as Settings
-        checkRewards({ name: spec.name, ...(rewardWeights === undefined ? {} : { rewardWeights }) }, rewards)
+        const judge = spec.pairs === true ? checkJudge(spec.name, settings as JudgeSettings, rewards) : undefined
+        const { missingEndPenalty } = settings as { readonly missingEndPenalty?: number }
+        checkRewards(
+          {
+            name: spec.name,
+            pairs: spec.pairs === true,
+            ...(rewardWeights === undefined ? {} : { rewardWeights }),
+            ...(missingEndPenalty === undefined ? {} : { missingEndPenalty }),
+          },
+          judge === undefined ? rewards : [judge],
+        )
         spec.check?.(settings as Settings)
       },
       open: (rows, heldOut, context) => {
         const settings = context.settings as Settings
+        const judge =
+          spec.pairs === true ? judgeOf(spec.name, settings as JudgeSettings, context.config.seed) : undefined
         return GroupSource.open(
           {
             ...settings,
@@ -125,7 +138,7 @@ export const groupObjective = <
           },
           rows,
           heldOut,
-          context,
+          judge === undefined ? context : { ...context, rewards: [judge] },
         )
       },
       splitForecast: cut,

@@ -171,6 +171,20 @@ describe("runs", () => {
     }
   }, 100_000)
 
+  test("it learns what is rewarded, and the opponent follows half the way", async () => {
+    const { run: path } = await run({ beta: 0.01, rewardWeights: [8] }, { steps: 50, batch: 16, seed: 1 })
+    const samples = readSamples(runPaths(path).samples)
+    const mean = (from: number, to: number, who: number) => {
+      const some = samples.filter(({ step, index }) => step > from && step <= to && index === who)
+      return some.reduce((n, { reward }) => n + (reward as number) / 8, 0) / some.length
+    }
+    // 160 completions of 6 tokens that are even by chance: 0.5 ± 0.016 when nothing is learnt.
+    expect(Math.abs(mean(0, 10, 0) - 0.5)).toBeLessThan(0.1)
+    expect(mean(40, 50, 0)).toBeGreaterThan(0.8)
+    expect(mean(40, 50, 1)).toBeGreaterThan(0.6)
+    expect(mean(40, 50, 1)).toBeLessThan(mean(40, 50, 0))
+  }, 120_000)
+
   test("settings out of range are refused", async () => {
     const error = await planRun<PromptExample>({ ...given({ mixture: 1.5 }), config: { batch: 5 } }).catch(
       (e: unknown) => e,

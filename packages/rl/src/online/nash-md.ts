@@ -21,11 +21,14 @@ export const NashMdSettingsSchema = Schema.Struct({
 /** Decoded {@link NashMdSettingsSchema}. */
 export type NashMdSettings = typeof NashMdSettingsSchema.Type
 
-/** How likely the first completion of each pair is preferred to the second, less one half, at its place; 0 for the second, and where one has no score. Preference is the sigmoid of the difference of scores. */
-export const preferenceMargins = (scores: Float64Array): Float64Array =>
+/**
+ * How likely the first completion of each pair is preferred to the second, less one half, at its place; 0 for the second, and where one has no score. Preference is the sigmoid of the difference of scores; of a
+ * judge it is the score.
+ */
+export const preferenceMargins = (scores: Float64Array, judged = false): Float64Array =>
   scores.map((score, i) => {
     if (i % 2 === 1) return 0
-    const p = sigmoid(score - scores[i + 1]!)
+    const p = judged ? score : sigmoid(score - scores[i + 1]!)
     return Number.isNaN(p) ? 0 : p - 0.5
   })
 
@@ -64,8 +67,8 @@ export const nashMd = groupObjective<"nash_md", typeof NashMdSettingsSchema, Nas
     dynamicSampling: 0,
     needsKl: false,
     opponent: { mixture: settings.mixture },
-    ...judgedPairs(settings, (scores) => {
-      const margins = preferenceMargins(scores)
+    ...judgedPairs(settings, (scores, judged) => {
+      const margins = preferenceMargins(scores, judged)
       const wins = margins.reduce((n, m) => n + m, 0) / Math.max(1, margins.length / 2) + 0.5
       return { advantages: margins, metrics: { "rewards/preferred": wins } }
     }),

@@ -33,7 +33,8 @@ export const XpoSettingsSchema = Schema.Struct({
 /** Decoded {@link XpoSettingsSchema}. */
 export type XpoSettings = typeof XpoSettingsSchema.Type
 
-const judged = (settings: PairSettings) => judgedPairs(settings, (scores) => ({ advantages: pairSigns(scores) }))
+const judged = (settings: PairSettings) =>
+  judgedPairs(settings, (scores, judged) => ({ advantages: pairSigns(scores, judged) }))
 
 /**
  * Online DPO (Guo et al. 2024) with TRL's settings: two completions of each prompt, the better one by reward against the other. The log-probs that are compared are the models' own: the temperature

@@ -8,6 +8,7 @@ import type { GroupMethod, SampledFacts } from "./group-method.ts"
 import { rewardFigures } from "./group-objective.ts"
 import { rolloutFields } from "./grpo-settings.ts"
 import { maskedCount } from "./importance.ts"
+import { judgeFields } from "./judge-settings.ts"
 import { sampledSize } from "./policy-objective.ts"
 import type { SampledUnit } from "./sampled-unit.ts"
 
@@ -36,6 +37,7 @@ export const pairFields = {
       aka: ["missing_eos_penalty"],
     })
     .pipe(withDefault(0)),
+  ...judgeFields,
 }
 
 /** How a pair that was sampled becomes a loss. */
@@ -56,11 +58,14 @@ export interface PairSettings {
 export const penalised = (scores: Float64Array, finish: SampledFacts["finish"], penalty: number): Float64Array =>
   scores.map((score, i) => (finish[i] === "length" ? score - penalty : score))
 
-/** 1 for the better completion of each pair and -1 for the other, the first where they are equal; 0 for both where one has no score. */
-export const pairSigns = (scores: Float64Array): Float64Array =>
+/**
+ * 1 for the better completion of each pair and -1 for the other, the first where they are equal; 0 for both where one has no score. Where a judge compared the two, a tie is
+ * its word, and 0 for both too.
+ */
+export const pairSigns = (scores: Float64Array, judged = false): Float64Array =>
   scores.map((score, i) => {
     const other = scores[i ^ 1]!
-    if (Number.isNaN(score) || Number.isNaN(other)) return 0
+    if (Number.isNaN(score) || Number.isNaN(other) || (judged && score === other)) return 0
     const isFirst = i % 2 === 0
     return (isFirst ? score >= other : score > other) ? 1 : -1
   })
@@ -180,15 +185,18 @@ export const scoresMargin = (scores: Float64Array): number => {
 /** How a method of pairs turns scores into what its loss knows of each completion: `told` gives that, and figures of its own. */
 export const judgedPairs = (
   { missingEndPenalty }: Pick<PairSettings, "missingEndPenalty">,
-  told: (scores: Float64Array) => {
+  told: (
+    scores: Float64Array,
+    judged: boolean,
+  ) => {
     readonly advantages: Float64Array
     readonly metrics?: Readonly<Record<string, number>>
   },
 ): Pick<GroupMethod, "advantages"> => ({
-  advantages: (scores, weights, groupSizes, _lengths, _kl, { finish }) => {
+  advantages: (scores, weights, groupSizes, _lengths, _kl, { finish, judged = false }) => {
     const own = penalised(weightedRewards(scores, weights), finish, missingEndPenalty)
     const figures = rewardFigures(scores, weights, groupSizes)
-    const { advantages, metrics } = told(own)
+    const { advantages, metrics } = told(own, judged)
     return {
       ...figures,
       advantages: Array.from(advantages),

@@ -9,7 +9,7 @@ import {
 import type { PromptExample } from "../data/prompts.ts"
 import { mean } from "../internal/math.ts"
 import { pick } from "../preference/completions-unit.ts"
-import { stepsOf, type GroupMethod } from "./group-method.ts"
+import { hasPairJudge, stepsOf, type GroupMethod } from "./group-method.ts"
 import type { Sampled } from "./group-sampler.ts"
 import { maskedCount } from "./importance.ts"
 import { sampledUnits, type SampledCompletion, type SampledUnit } from "./sampled-unit.ts"
@@ -121,6 +121,7 @@ export const advanceRollout = async (
       masks: plain.map(({ mask }) => mask),
       finish: sampled.map(({ completion }) => completion.finishReason),
       values: needsValues ? values : undefined,
+      judged: hasPairJudge(context.rewards),
     },
   )
   const samples = plain.map((sample, i): SampledCompletion => ({

@@ -1,7 +1,5 @@
-import { createHash } from "node:crypto"
-import { mkdir, readFile } from "node:fs/promises"
-import { dirname, join } from "node:path"
-import { SlothError, slothPaths, writeFileAtomic, type RewardMessage } from "@sloth/core"
+import { SlothError } from "@sloth/core"
+import { Judgements, marked, promptText, sha256 } from "../internal/judgements.ts"
 import { defineReward, type DefinedReward } from "./define-reward.ts"
 import type { JudgeMessage, JudgeModel } from "./judge-model.ts"
 
@@ -59,79 +57,41 @@ export const llmJudge = (options: LlmJudgeOptions): DefinedReward => {
       next: "Give a scale from a lower to a higher number, and at least one request.",
       fields: { scale, concurrency },
     })
-  const folder = options.cache === false ? undefined : (options.cache ?? join(slothPaths().cache, "judge"))
-  const running = new Map<string, Promise<number | null>>()
-  let free = concurrency
-  const waiting: (() => void)[] = []
-  const turn = async <A>(work: () => Promise<A>): Promise<A> => {
-    if (free > 0) free--
-    else await new Promise<void>((resolve) => waiting.push(resolve))
-    try {
-      return await work()
-    } finally {
-      const next = waiting.shift()
-      if (next === undefined) free++
-      else next()
-    }
-  }
+  const judgements = new Judgements({ concurrency, ...(options.cache === undefined ? {} : { cache: options.cache }) })
   const inRange = (answer: string): number | undefined => {
     const score = parse(answer)
     return score !== undefined && score >= low && score <= high ? score : undefined
   }
   const judgement = async (messages: readonly JudgeMessage[], signal: AbortSignal): Promise<number | null> => {
-    const answer = await turn(() => judge.answer(messages, signal))
+    const answer = await judgements.turn(() => judge.answer(messages, signal))
     const score = inRange(answer)
     if (score !== undefined) return score
     const again: readonly JudgeMessage[] = [
       ...messages,
       { role: "user", content: `End with one line: "Score: <number>", with a number from ${low} to ${high}.` },
     ]
-    return inRange(await turn(() => judge.answer(again, signal))) ?? null
+    return inRange(await judgements.turn(() => judge.answer(again, signal))) ?? null
   }
   return defineReward({
     name,
     weight,
     columns: referenceColumn === undefined ? [] : [referenceColumn],
     score: (samples, { signal, metric }) => {
-      let cached = 0
-      const all = samples.map(async ({ prompt, completion, row }) => {
+      const all = samples.map(({ prompt, completion, row }) => {
         const reference = referenceColumn === undefined ? undefined : String(row[referenceColumn])
-        const messages = question(rubric, scale, textOf(prompt), completion, reference)
-        const key = createHash("sha256")
-          .update(JSON.stringify([judge.name, scale, messages]))
-          .digest("hex")
-        const file = folder === undefined ? undefined : join(folder, key.slice(0, 2), `${key}.json`)
-        const kept = file === undefined ? undefined : await readJudgement(file)
-        if (kept !== undefined) {
-          cached++
-          return kept
-        }
-        let asked = running.get(key)
-        if (asked === undefined) {
-          asked = judgement(messages, signal)
-            .then(async (score) => {
-              if (file !== undefined && score !== null) {
-                await mkdir(dirname(file), { recursive: true })
-                await writeFileAtomic(file, JSON.stringify({ score }))
-              }
-              return score
-            })
-            .finally(() => running.delete(key))
-          running.set(key, asked)
-        }
-        return asked
+        const messages = question(rubric, scale, promptText(prompt), completion, reference)
+        const key = sha256(JSON.stringify([judge.name, scale, messages]))
+        return judgements.of(key, () => judgement(messages, signal))
       })
-      return Promise.all(all).then((scores) => {
-        metric("cached", cached / Math.max(1, samples.length))
+      return Promise.all(all).then((found) => {
+        const scores = found.map(({ score }) => score)
+        metric("cached", found.filter(({ cached }) => cached).length / Math.max(1, samples.length))
         metric("unparsed", scores.filter((score) => score === null).length / Math.max(1, samples.length))
         return scores.map((score) => (score === null ? null : (score - low) / (high - low)))
       })
     },
   })
 }
-
-const textOf = (prompt: string | readonly RewardMessage[]): string =>
-  typeof prompt === "string" ? prompt : prompt.map(({ role, content }) => `${role}: ${content}`).join("\n")
 
 /** What the judge is told. The answer stands between marks that it cannot have written, since they follow from it. */
 const question = (
@@ -141,11 +101,7 @@ const question = (
   completion: string,
   reference: string | undefined,
 ): readonly JudgeMessage[] => {
-  const mark = createHash("sha256")
-    .update(JSON.stringify([prompt, completion, reference]))
-    .digest("hex")
-    .slice(0, 12)
-  const part = (title: string, text: string): string => `${title}\n<<<${mark}\n${text}\n${mark}>>>`
+  const { mark, part } = marked([prompt, completion, reference])
   return [
     {
       role: "system",
@@ -162,14 +118,4 @@ const question = (
       ].join("\n\n"),
     },
   ]
-}
-
-const readJudgement = async (file: string): Promise<number | undefined> => {
-  try {
-    const { score } = JSON.parse(await readFile(file, "utf8")) as { score?: unknown }
-    return typeof score === "number" && Number.isFinite(score) ? score : undefined
-  } catch {
-    // Not there, or not whole: it is asked again.
-    return undefined
-  }
 }
