@@ -3,8 +3,10 @@ import {
   checkpoint,
   handleOf,
   SequenceLayout,
+  withRows,
   type Engine,
   type ForwardContext,
+  type RowMemo,
   type Tensor,
 } from "@sloth/tensor"
 import type { CachedSequence, CacheMemory } from "./paged-cache.ts"
@@ -66,12 +68,16 @@ export const cachedTables = (
   return { rows, maxBlocks, maxLength, slots, positions, sequences, table }
 }
 
-/** The context of a pass that reads and extends cached texts: prefill, decoding and both mixed. The lengths of the texts are advanced by the caller after the pass. */
+/**
+ * The context of a pass that reads and extends cached texts: prefill, decoding and both mixed. The lengths of the texts are advanced by the caller after the pass. With `keep` it is a
+ * pass over texts that begin in it, whose products are kept for training, and its result is each text's last row.
+ */
 export const cachedContext = (
   engine: Engine,
   cache: CacheMemory,
   parts: readonly CachedRows[],
   adapters = true,
+  keep?: RowMemo,
 ): ForwardContext => {
   const tables = cachedTables(cache, parts)
   const tensors = {
@@ -85,17 +91,28 @@ export const cachedContext = (
   const fresh = cache.format.code === 0 && parts.every((p) => p.sequence.length === 0)
   const layout = fresh ? SequenceLayout.fromLengths(parts.map((p) => p.rows)) : undefined
   const segments = layout === undefined ? undefined : engine.from(layout.table, [parts.length, 3])
-  return tensorContext(engine, cache, tables, tensors, adapters, segments)
+  if (keep === undefined) return tensorContext(engine, cache, tables, tensors, adapters, { segments })
+  // As training computes it, layer by layer, and of the last one only what is drawn from.
+  let row = -1
+  const last = Int32Array.from(parts, ({ rows }) => (row += rows))
+  const read = { rows: engine.from(last), positions: engine.from(last.map((i) => tables.positions[i]!)) }
+  return tensorContext(engine, cache, tables, tensors, adapters, { segments, keep: { memo: keep, read } })
 }
 
-/** The context of a pass whose tables lie in tensors; with `segments` its rows see only each other. */
+/** The context of a pass whose tables lie in tensors; with `segments` its rows see only each other, and only with them can its products be kept. */
 export const tensorContext = (
   engine: Engine,
   cache: CacheMemory,
   { rows, maxBlocks, maxLength }: Pick<CachedTables, "rows" | "maxBlocks" | "maxLength">,
   tensors: CachedTensors,
   adapters: boolean,
-  segments?: Tensor,
+  {
+    segments,
+    keep,
+  }: {
+    readonly segments?: Tensor | undefined
+    readonly keep?: { readonly memo: RowMemo; readonly read: NonNullable<ForwardContext["read"]> }
+  } = {},
 ): ForwardContext => {
   const { slots, positions, sequences, table } = tensors
   const context: ForwardContext = {
@@ -144,10 +161,13 @@ export const tensorContext = (
       return out
     },
     block: (_layer, x, body, _anchor, tail) =>
-      checkpoint(engine, x, body, tail === undefined ? {} : { tail: (y) => tail(context, y) }),
+      withRows(engine, keep?.memo, () =>
+        checkpoint(engine, x, body, tail === undefined ? {} : { tail: (y) => tail(context, y) }),
+      ),
     dropout: undefined,
     adapters,
-    grouped: true,
+    grouped: keep === undefined,
+    ...(keep === undefined ? {} : { read: keep.read }),
   }
   return context
 }

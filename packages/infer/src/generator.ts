@@ -1,6 +1,6 @@
 import { SlothError } from "@sloth/core"
 import type { CausalLM, StreamDecoder, Tokenizer } from "@sloth/model"
-import { gatherRows, type Tensor } from "@sloth/tensor"
+import { FEW_ROWS, gatherRows, recordRows, type KnownRows, type RowMemo, type Tensor } from "@sloth/tensor"
 import { cachedContext, type CachedRows } from "./cached-context.ts"
 import { headLogits, PassPrograms } from "./internal/pass-programs.ts"
 import { sampleRows, type SampleRow } from "./internal/sample-rows.ts"
@@ -45,6 +45,19 @@ export type GenerateEvent =
 export interface GenerateRequest {
   readonly prompt: readonly number[]
   readonly options?: Partial<SamplingOptions>
+  /**
+   * Gets what the prompt's pass has computed, which training on the prompt can take; it disposes it. Not called for a prompt that cannot be read in one pass by the kernels of
+   * training: one longer than a pass or of 32 tokens at most, or with a rounded cache.
+   */
+  readonly keep?: (prefix: KnownPrefix) => void
+}
+
+/** What the linear layers have made of a prompt: some rows of a pass. */
+export interface KnownPrefix {
+  readonly known: KnownRows
+  /** The first row of the prompt in that pass, and how many it has. */
+  readonly from: number
+  readonly rows: number
 }
 
 /** Settings of a {@link Generator}. */
@@ -71,10 +84,14 @@ export interface GeneratorOptions {
   readonly mixture?: number
 }
 
+/** Rows at which a pass over prompts that are kept is large enough: each pass is kept until all of its prompts have been trained on. */
+const KEPT_ROWS = 256
+
 interface Waiting {
   readonly request: number
   readonly prompt: readonly number[]
   readonly options: SamplingOptions
+  readonly keep: GenerateRequest["keep"]
   /** The text so far, when it has given its place up. */
   readonly begun?: Active
 }
@@ -90,6 +107,7 @@ interface Active {
   readonly request: number
   readonly prompt: readonly number[]
   readonly options: SamplingOptions
+  keep: GenerateRequest["keep"]
   readonly sequence: CachedSequence
   readonly tokens: number[]
   readonly logprobs: number[]
@@ -178,10 +196,11 @@ export class Generator implements Disposable {
   ): AsyncGenerator<GenerateEvent, void, undefined> {
     const started = performance.now()
     const context = this.model.config.maxPositions
-    const waiting: Waiting[] = requests.map(({ prompt, options }, request) => ({
+    const waiting: Waiting[] = requests.map(({ prompt, options, keep }, request) => ({
       request,
       prompt: this.#checked(prompt, context),
       options: samplingOptions(options),
+      keep: this.#keeps(prompt.length) ? keep : undefined,
     }))
     let active: Active[] = []
     // A prompt that begins like one that is being read waits for the common part and takes it over.
@@ -226,7 +245,8 @@ export class Generator implements Disposable {
           }
         const growing = active.filter((a) => a.finish === undefined)
         if (growing.length > 0) {
-          const sampled = await this.#pass(growing, readers, preempt)
+          const kept = this.#keptTogether(growing)
+          const sampled = await this.#pass(kept.length > 0 ? kept : growing, readers, preempt, kept.length > 0)
           for (const { text: a, id, logprob } of sampled)
             if (a.finish === undefined) yield this.#accept(a, id, logprob, started)
         }
@@ -277,7 +297,8 @@ export class Generator implements Disposable {
    */
   #leader(next: Waiting, active: readonly Active[]): { readonly leader: Active | undefined; readonly share: number } {
     let [leader, share]: [Active | undefined, number] = [undefined, 0]
-    if (next.begun !== undefined) return { leader, share }
+    // A prompt that is kept is read as a whole.
+    if (next.begun !== undefined || next.keep !== undefined) return { leader, share }
     for (const a of active) {
       const common = prefixLength(a.prompt, next.prompt)
       const own = common === next.prompt.length ? common - 1 : common - (common % this.cache.blockSize)
@@ -297,8 +318,31 @@ export class Generator implements Disposable {
     return kept.sequence
   }
 
+  /** Whether a prompt of so many tokens can be kept. */
+  #keeps(tokens: number): boolean {
+    return tokens > FEW_ROWS && tokens <= this.#chunk && this.cache.format.code === 0 && this.#mixture === undefined
+  }
+
+  /** The texts whose prompts are read and kept by the next pass, alone. */
+  #keptTogether(growing: readonly Active[]): Active[] {
+    const texts: Active[] = []
+    let [rows, blocks] = [0, 0]
+    for (const a of growing) {
+      if (a.keep === undefined || a.sequence.length > 0) continue
+      blocks += Math.ceil(a.prompt.length / this.cache.blockSize)
+      const fits = blocks * this.cache.blockSize <= this.cache.freeTokens
+      if (texts.length > 0 && (!fits || rows >= KEPT_ROWS || rows + a.prompt.length > this.#chunk)) break
+      // Where there is no room for it alone, it is one of those that make room for each other.
+      if (!fits) a.keep = undefined
+      if (!fits) break
+      texts.push(a)
+      rows += a.prompt.length
+    }
+    return texts
+  }
+
   #admit(
-    w: { request: number; prompt: readonly number[]; options: SamplingOptions },
+    w: { request: number; prompt: readonly number[]; options: SamplingOptions; keep: GenerateRequest["keep"] },
     sequence: CachedSequence,
     finish?: FinishReason,
   ): Active {
@@ -332,12 +376,14 @@ export class Generator implements Disposable {
     parts: readonly CachedRows[],
     ids: readonly number[],
     last: readonly number[],
+    keep: RowMemo | undefined,
   ): Tensor | undefined {
     const { engine } = this.model
     const known = last.length === ids.length ? programs.logits(parts, ids) : undefined
     if (known !== undefined) return known
-    const ctx = cachedContext(engine, memory, parts, adapters)
-    const hidden = this.model.hidden(ctx, engine.from(Int32Array.from(ids))) // [rows, hidden]
+    const ctx = cachedContext(engine, memory, parts, adapters, keep)
+    const hidden = this.model.hidden(ctx, engine.from(Int32Array.from(ids))) // [rows, hidden], of a pass that is kept [last, hidden]
+    if (keep !== undefined) return headLogits(this.model, hidden)
     if (last.length === 0) return undefined
     return headLogits(
       this.model,
@@ -366,6 +412,7 @@ export class Generator implements Disposable {
     growing: readonly Active[],
     readers: readonly Reader[],
     preempt: (text: Active) => void,
+    keep: boolean,
   ): Promise<Drawn[]> {
     const { engine } = this.model
     const guesses = await this.#guesses(growing)
@@ -410,21 +457,27 @@ export class Generator implements Disposable {
         })
       }
     }
-    const picked = engine.noGrad(() =>
-      engine.scope(() => {
-        const logits = readers.map((reader) => this.#logits(reader, parts, ids, last))
-        const own = logits[0]
-        if (own === undefined) return undefined
-        const [, base] = logits
-        if (base !== undefined) {
-          // Of a recorded pass this is its own memory, which the next one overwrites.
-          const { kernels } = engine.backend
-          kernels.scale(own.handle, own.handle, 1 - this.#mixture!, own.size, 0)
-          kernels.scale(own.handle, base.handle, this.#mixture!, own.size, 1)
-        }
-        return sampleRows(engine, own, sampling)
-      }),
-    )
+    const kept = keep ? recordRows(ids.length) : undefined
+    const run = (): { ids: Tensor; logp: Tensor } | undefined => {
+      const logits = readers.map((reader) => this.#logits(reader, parts, ids, last, kept?.memo))
+      const own = logits[0]
+      if (own === undefined) return undefined
+      const [, base] = logits
+      if (base !== undefined) {
+        // Of a recorded pass this is its own memory, which the next one overwrites.
+        const { kernels } = engine.backend
+        kernels.scale(own.handle, own.handle, 1 - this.#mixture!, own.size, 0)
+        kernels.scale(own.handle, base.handle, this.#mixture!, own.size, 1)
+      }
+      return sampleRows(engine, own, sampling)
+    }
+    let picked: ReturnType<typeof run>
+    try {
+      picked = engine.noGrad(() => engine.scope(run))
+      if (kept !== undefined) this.#handOver(growing, kept.known)
+    } finally {
+      kept?.known[Symbol.dispose]()
+    }
     for (const p of parts) p.sequence.length += p.rows
     if (picked === undefined) {
       await engine.backend.synchronize()
@@ -448,6 +501,16 @@ export class Generator implements Disposable {
       this.#judge(text, i - first, accepted)
     }
     return drawn
+  }
+
+  /** Gives each text's prompt to who keeps it. */
+  #handOver(texts: readonly Active[], known: KnownRows): void {
+    let from = 0
+    for (const text of texts) {
+      text.keep?.({ known: known.share(), from, rows: text.prompt.length })
+      text.keep = undefined
+      from += text.prompt.length
+    }
   }
 
   /** Books how many of the guesses were right, takes the others out of the cache, and guesses more boldly or less next time. */

@@ -5,7 +5,7 @@ import type {
   TokenPrompt,
 } from "@sloth/core"
 import type { CausalLM, Tokenizer } from "@sloth/model"
-import { Generator, type GeneratorOptions } from "./generator.ts"
+import { Generator, type GenerateRequest, type GeneratorOptions, type KnownPrefix } from "./generator.ts"
 import { requestSeed } from "./sampling.ts"
 import { scoreCompletions } from "./score.ts"
 
@@ -39,11 +39,18 @@ export class LocalRollout implements RolloutEngine {
     this.#rescore = rescore ?? false
   }
 
-  /** Completions as they finish, not in order. Leaving the loop early ends the others. Errors: those of the generator. */
+  /**
+   * Completions as they finish, not in order. Leaving the loop early ends the others. `keep` gets what has been computed of a prompt, by its number, for the first `keepPrompts` of
+   * them where it can be kept. Errors: those of the generator.
+   */
   async *generate(
     prompts: readonly TokenPrompt[],
     options: RolloutSampling,
-    control: { readonly signal?: AbortSignal } = {},
+    control: {
+      readonly signal?: AbortSignal
+      readonly keepPrompts?: number
+      readonly keep?: (prompt: number, prefix: KnownPrefix) => void
+    } = {},
   ): AsyncGenerator<LocalCompletion, void, undefined> {
     const { seed = 0, ...sampling } = options
     // Training samples from the model's own distribution unless told otherwise.
@@ -51,9 +58,11 @@ export class LocalRollout implements RolloutEngine {
     const wanted = prompts.flatMap(({ tokens, count }, prompt) =>
       Array.from({ length: count ?? 1 }, (_, index) => ({ tokens, prompt, index })),
     )
-    const requests = wanted.map(({ tokens, prompt, index }) => ({
+    const { keep, keepPrompts = 0 } = control
+    const requests = wanted.map(({ tokens, prompt, index }): GenerateRequest => ({
       prompt: tokens,
       options: { ...base, seed: requestSeed(seed, prompt, index) },
+      ...(keep !== undefined && prompt < keepPrompts && index === 0 ? { keep: (prefix) => keep(prompt, prefix) } : {}),
     }))
     const finished: LocalCompletion[][] = prompts.map(() => [])
     for await (const event of this.#generator.stream(requests, { signal: control.signal })) {

@@ -1,9 +1,12 @@
 import {
   attention,
   checkpoint,
+  takeRows,
+  withRows,
   type ActivationPolicy,
   type Engine,
   type ForwardContext,
+  type KnownSpan,
   type SequenceLayout,
   type Tensor,
 } from "@sloth/tensor"
@@ -20,6 +23,11 @@ export interface PackedOptions {
   readonly rowsAtOnce?: number
   /** Rows whose final hidden states will be read, ascending and different; {@link CausalLM.hidden} then returns these rows only. */
   readonly read?: Int32Array
+  /**
+   * Rows that an earlier pass with the same weights, adapters and positions has computed, in order: linear layers take them from there. Values and gradients are the same bits as
+   * without. Not used where blocks run twice, nor while dropout acts.
+   */
+  readonly known?: readonly KnownSpan[]
 }
 
 /** The context of a pass over packed texts: training, scoring, evaluation. Made inside the scope of the pass. */
@@ -35,7 +43,8 @@ export const packedContext = (engine: Engine, layout: SequenceLayout, options: P
   // Blocks that run again in the backward pass read these, and that pass may come after the scope of this one.
   if (policy === "checkpoint" || policy === "spill")
     engine.tape?.own(segments, positions, ...(read === undefined ? [] : [read.rows, read.positions]))
-  const { dropout } = options
+  const { dropout, known = [] } = options
+  const memo = policy === "checkpoint" || policy === "spill" ? undefined : takeRows(layout.tokens, known)
   const context: ForwardContext = {
     engine,
     positions,
@@ -54,9 +63,11 @@ export const packedContext = (engine: Engine, layout: SequenceLayout, options: P
               )
       // A block below the lowest trainable layer records nothing, so there is nothing to keep.
       const records = engine.tape !== undefined && (x.requiresGrad || anchor !== undefined)
-      return records && policy !== "checkpoint" && policy !== "spill"
-        ? engine.scope(() => (rowWise === undefined ? body(x) : rowWise(body(x), 0)))
-        : checkpoint(engine, x, body, { anchor, tail: rowWise, atOnce: options.rowsAtOnce })
+      const run = (): Tensor =>
+        records && policy !== "checkpoint" && policy !== "spill"
+          ? engine.scope(() => (rowWise === undefined ? body(x) : rowWise(body(x), 0)))
+          : checkpoint(engine, x, body, { anchor, tail: rowWise, atOnce: options.rowsAtOnce })
+      return memo === undefined ? run() : withRows(engine, memo, run)
     },
     dropout,
     adapters: options.adapters ?? true,

@@ -1,5 +1,6 @@
 import { SlothError, type Backend, type Program } from "@sloth/core"
 import { tmpdir } from "node:os"
+import type { RowMemo } from "./known-rows.ts"
 import { SpillSpace } from "./spill.ts"
 import { bytesOf, Storage, Tensor, type DType } from "./tensor.ts"
 import { GradSlot, Tape } from "./tape.ts"
@@ -32,6 +33,8 @@ export class Engine implements Disposable {
   policy: ActivationPolicy = "keep"
   /** Where the results of expensive ops are left or found, while a checkpointed block runs under a policy that has room for them. */
   memo: Memo | undefined
+  /** Rows of the pass whose products are kept for another or taken from one, while its blocks run. */
+  rows: RowMemo | undefined
   /** Folder of the scratch file that the policy `spill` uses. */
   scratchFolder = tmpdir()
   #spill: SpillSpace | undefined

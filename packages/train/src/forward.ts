@@ -5,7 +5,12 @@ import {
   linearCrossEntropy,
   linearDivergence,
   linearLogprobs,
+  recordRows,
+  SequenceLayout,
+  withRows,
   type ActivationPolicy,
+  type KnownRows,
+  type KnownSpan,
   type Tape,
   type Tensor,
 } from "@sloth/tensor"
@@ -20,6 +25,8 @@ export interface PassOptions {
   readonly adapters?: boolean
   /** Temperature of the distribution that log-probs and entropies are of; 1 when absent. */
   readonly temperature?: number
+  /** Rows that an earlier pass has computed with these weights; without dropout only. */
+  readonly known?: readonly KnownSpan[]
 }
 
 /** How hidden states become logits that are divided by a temperature: cap · tanh(scale · x / cap) / T is the same form with both constants divided. */
@@ -221,6 +228,24 @@ export const hostOutputs = async (
   } finally {
     disposeOutputs(outputs)
   }
+}
+
+/** What the linear layers make of a text, kept as a rollout keeps that of a prompt: of the last layer what training needs of all rows. The caller disposes it. */
+export const keptRows = (model: CausalLM, tokens: Int32Array): KnownRows | undefined => {
+  const { engine } = model
+  const kept = recordRows(tokens.length)
+  if (kept === undefined) return undefined
+  engine.noGrad(() =>
+    engine.scope(() => {
+      const read = Int32Array.of(tokens.length - 1)
+      const context = packedContext(engine, SequenceLayout.fromLengths([tokens.length]), { read })
+      model.hidden(
+        { ...context, block: (...args) => withRows(engine, kept.memo, () => context.block(...args)) },
+        engine.from(tokens),
+      )
+    }),
+  )
+  return kept.known
 }
 
 /** Log-probs of the scored rows f32 `[scored]` without gradients, dropout off; with `entropy` also the entropies. Waits for the device. */

@@ -1,9 +1,16 @@
 import type { CausalLM, LoraConfig } from "@sloth/model"
 import { createMeterBackend, Engine, type ActivationPolicy, type MeterBackend, type MeterReading } from "@sloth/tensor"
 import type { TrainConfig } from "./config.ts"
-import { crossEntropyPass, disposeOutputs, divergencePass, frozenOutputs, recordedOutputs } from "./forward.ts"
+import {
+  crossEntropyPass,
+  disposeOutputs,
+  divergencePass,
+  frozenOutputs,
+  keptRows,
+  recordedOutputs,
+} from "./forward.ts"
 import { wantedOutputs } from "./host-loss.ts"
-import { buildMicroBatch, type MicroBatch } from "./micro-batch.ts"
+import { buildMicroBatch, knownSpans, type MicroBatch } from "./micro-batch.ts"
 import { makeTrainable, type TrainModel } from "./model-files.ts"
 import { wantsScoreHead, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import { SyncedReference } from "./synced-reference.ts"
@@ -22,6 +29,15 @@ export interface StandingMemory {
   readonly adapterBytes: number
   readonly gradientBytes: number
   readonly optimizerBytes: number
+}
+
+/** Prompts whose passes are kept from the rollout for the step. */
+export interface KeptPrompts {
+  readonly prompts: number
+  /** Tokens of each. */
+  readonly rows: number
+  /** False where prompts lie there also while micro-batches run that take none of them; each unit takes one when absent. */
+  readonly taken?: boolean
 }
 
 /** The real model, adapter, loss and optimizer on a backend that only counts. */
@@ -83,12 +99,14 @@ export class TrainMeter implements Disposable {
   /**
    * What a micro-batch of these units costs: `peakBytes` is the largest number of live bytes, standing memory included. `split` says that the step has other micro-batches: gradients
    * exist already then, and losses that gather run another forward pass. `others` are micro-batches that come in between: they leave their holes, which `touchedBytes` counts.
+   * With `kept` prompts the micro-batch takes one a unit, and the others lie beside it.
    */
   measure(
     units: readonly TrainingUnit[],
     policy: ActivationPolicy,
     split = false,
     others: readonly (readonly TrainingUnit[])[] = [],
+    kept: KeptPrompts = { prompts: 0, rows: 0 },
   ): MeterReading {
     const batches = [units, ...others].map((some) => buildMicroBatch(some))
     const { engine } = this.#model
@@ -121,7 +139,8 @@ export class TrainMeter implements Disposable {
       }
       if (this.#loss.kind === "logprobs" && this.#loss.reference === true) extra(false)
       if (this.#loss.kind === "logprobs" && this.#loss.gather !== undefined && split) extra(true)
-      const { outputs, tape } = recordedOutputs(this.#model, batch, wanted, { policy, dropout })
+      const known = knownSpans(batch, [])
+      const { outputs, tape } = recordedOutputs(this.#model, batch, wanted, { policy, dropout, known })
       engine.scope(() =>
         tape.backward(
           [outputs.logprobs, outputs.values].flatMap((tensor) =>
@@ -137,12 +156,29 @@ export class TrainMeter implements Disposable {
       // The update takes them.
       if (!split) this.#model.clearGradients()
     }
+    const prompts = Array.from({ length: kept.prompts }, () => keptRows(this.#model, new Int32Array(kept.rows))!)
     this.#backend.restart()
-    pass(batches[0]!)
+    pass(
+      kept.prompts === 0
+        ? batches[0]!
+        : buildMicroBatch(
+            units.map((unit, i) => {
+              const known = kept.taken === false ? undefined : prompts[i]
+              return known === undefined ? unit : { ...unit, prefix: { known, from: 0, rows: kept.rows } }
+            }),
+          ),
+    )
     const reading = this.#backend.reading()
+    for (const known of prompts) known[Symbol.dispose]()
     this.#model.clearGradients()
     forget()
     return reading
+  }
+
+  /** Bytes of a kept prompt of `rows` tokens. */
+  keptBytes(rows: number): number {
+    using known = keptRows(this.#model, new Int32Array(rows))
+    return known?.bytes ?? 0
   }
 
   /** Largest number of live bytes while `work` runs on the model, standing memory included. */

@@ -1,5 +1,5 @@
 import { packBestFit } from "@sloth/data"
-import { SequenceLayout, type Segment } from "@sloth/tensor"
+import { SequenceLayout, type KnownSpan, type Segment } from "@sloth/tensor"
 import type { TrainingUnit } from "./objective.ts"
 
 /** How the units of an optimizer step are put into micro-batches. */
@@ -36,7 +36,16 @@ export interface MicroBatch<Unit extends TrainingUnit = TrainingUnit> {
   readonly at: Int32Array
   /** First scored position of each unit, and their number at the end. */
   readonly starts: readonly number[]
+  /** Rows that an earlier pass has computed. */
+  readonly known: readonly KnownSpan[]
 }
+
+/** The known rows of a micro-batch; `later` are the micro-batches of the step that come after it. */
+export const knownSpans = (batch: MicroBatch, later: readonly MicroBatch[]): KnownSpan[] =>
+  batch.known.map((span) => ({
+    ...span,
+    last: !later.some(({ known }) => known.some((other) => other.known === span.known)),
+  }))
 
 /** Puts units one after the other. */
 export const buildMicroBatch = <Unit extends TrainingUnit>(units: readonly Unit[]): MicroBatch<Unit> => {
@@ -46,6 +55,7 @@ export const buildMicroBatch = <Unit extends TrainingUnit>(units: readonly Unit[
   const targets = new Int32Array(scored)
   const segments: Segment[] = []
   const starts = [0]
+  const known: KnownSpan[] = []
   let row = 0
   let position = 0
   for (const unit of units) {
@@ -57,6 +67,14 @@ export const buildMicroBatch = <Unit extends TrainingUnit>(units: readonly Unit[
     }
     tokens.set(unit.tokens, row)
     targets.set(unit.targets, position)
+    if (unit.prefix !== undefined)
+      known.push({
+        known: unit.prefix.known,
+        from: unit.prefix.from,
+        first: row,
+        count: unit.prefix.rows,
+        last: false,
+      })
     for (let i = 0; i < unit.scoredRows.length; i++) rows[position + i] = row + unit.scoredRows[i]!
     row += unit.tokens.length
     position += unit.targets.length
@@ -74,5 +92,6 @@ export const buildMicroBatch = <Unit extends TrainingUnit>(units: readonly Unit[
     read,
     at: rows.map((r) => place[r]!),
     starts,
+    known,
   }
 }

@@ -1,5 +1,6 @@
 import { decodeConfig, SlothError, type Awaitable, type ConfigSchema, type ProvidedObjective } from "@sloth/core"
 import type { DatasetOptions, PreviewPiece } from "@sloth/data"
+import type { KnownRows } from "@sloth/tensor"
 import type { TrainData } from "./data.ts"
 import type { ReferenceSync } from "./synced-reference.ts"
 
@@ -26,6 +27,8 @@ export interface TrainingUnit {
   readonly sourceTokens: number
   /** Row of the data set it came from, from 0. */
   readonly row: number
+  /** What a pass with the weights as they are now has made of the unit's first `rows` rows, from row `from` of that pass on; the step takes it instead of computing it. */
+  readonly prefix?: { readonly known: KnownRows; readonly from: number; readonly rows: number }
 }
 
 /**

@@ -33,6 +33,8 @@ export interface SourceContext {
   readonly settings: unknown
   /** How the steps will be split, and with what policy. */
   readonly split: SplitOptions & { readonly policy: ActivationPolicy }
+  /** Prompts of a rollout whose passes the plan has room to keep for the step; none when absent. */
+  readonly keptPrompts?: number
   readonly rewards: readonly Reward[]
   /** The reference that follows the policy, where the loss has one; else the reference is the base model. */
   readonly reference?: SyncedReference
@@ -104,7 +106,7 @@ export interface OnlineObjective<Row = never, Unit extends TrainingUnit = Traini
     splitForecast?(unit: TrainingUnit, tokenBudget: number): readonly TrainingUnit[]
     /**
      * Does what takes the most memory when units are made, on a model whose backend only counts: the planner takes the peak. Everything it allocates is freed when it
-     * returns.
+     * returns. `kept` prompts are kept for the step meanwhile.
      */
     rehearse?(
       model: CausalLM,
@@ -112,7 +114,18 @@ export interface OnlineObjective<Row = never, Unit extends TrainingUnit = Traini
       config: TrainConfig,
       settings: unknown,
       teacher: CausalLM | undefined,
+      kept: number,
     ): void
+    /**
+     * Prompts of a step whose passes the source can keep from making the units to training on them, and the tokens of the longest; undefined where the step's weights are not those
+     * that the units are made with, or its passes are not the same.
+     */
+    keeps?(
+      units: readonly TrainingUnit[],
+      config: TrainConfig,
+      settings: unknown,
+      rollout: RolloutFactory | undefined,
+    ): { readonly prompts: number; readonly rows: number } | undefined
   }
 }
 

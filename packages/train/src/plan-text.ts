@@ -55,6 +55,7 @@ export const formatPlan = (plan: RunPlan): string => {
     ["runtime", memory.runtimeBytes],
     ["reserve", memory.reserveBytes],
   ] as const
+  const { kept } = plan
   const lines: (readonly [string, string])[] = [
     ["model", `${plan.model}, ${large(plan.parameters)} parameters`],
     [
@@ -85,6 +86,14 @@ export const formatPlan = (plan: RunPlan): string => {
       "micro-batches",
       `${plan.packing ? `up to ${count(plan.tokenBudget)} tokens${plan.longest > plan.tokenBudget ? `, longer rows alone (up to ${count(plan.longest)})` : ""}` : "one row each"}, ${plan.microBatchesPerStep.toFixed(1)} a step; ${POLICIES[plan.policy]}`,
     ],
+    ...(kept === undefined
+      ? []
+      : [
+          [
+            "prompts",
+            `${count(kept.prompts)} of each rollout ${kept.prompts === 1 ? "is" : "are"} computed once for rollout and update, kept in ${formatBytes(kept.bytes)}`,
+          ] as const,
+        ]),
     [
       "memory",
       `${formatBytes(memory.peakBytes)} of ${formatBytes(memory.budgetBytes)}: ${parts

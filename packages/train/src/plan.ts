@@ -75,6 +75,8 @@ export interface RunPlan {
   readonly tokenBudget: number
   readonly packing: boolean
   readonly policy: ActivationPolicy
+  /** Prompts of a rollout whose passes are kept for the step, which does not compute them again, and their bytes; none when absent. */
+  readonly kept?: { readonly prompts: number; readonly bytes: number }
   /** Mean number of micro-batches a step. */
   readonly microBatchesPerStep: number
   /** Multiply-adds of a mean step, counted as 2. */

@@ -171,6 +171,57 @@ describe("the choice of policy and split", () => {
     expect(await budget(true, 1000)).toEqual([1000, 2])
   })
 
+  test("prompts are kept from the rollout while there is room, and a resumed run keeps as many", async () => {
+    const tokens = Int32Array.from({ length: 300 }, (_, i) => 1 + (i % 60))
+    const units = Array.from({ length: 4 }, (_, row) =>
+      unitFromExample({ tokens, mask: new Uint8Array(300).fill(1), row })!,
+    )
+    const rows = 200
+    const seen: number[] = []
+    const planned = (config: TrainConfigInput, decided?: Parameters<typeof planUnits>[0]["decided"]) =>
+      planUnits({
+        model,
+        method: "grpo",
+        loss: {
+          kind: "logprobs",
+          compute: ({ logprobs }) => ({ loss: 0, dlogp: new Float64Array(logprobs.length), metrics: {} }),
+        },
+        units,
+        evaluationUnits: [],
+        config: resolveTrainConfig({ batch: 4, steps: 1, policy: "keep", ...config }),
+        memoryBytes: 1e12,
+        runtimeBytes: 0,
+        online: {
+          reuse: { slices: 1, times: 1 },
+          kept: { prompts: 4, rows },
+          rehearse: (_model, _teacher, kept) => void seen.push(kept),
+        },
+        ...(decided === undefined ? {} : { decided }),
+      })
+    const kept = await planned({})
+    expect(kept.kept!.prompts).toBe(4)
+    expect(seen).toEqual([0, 4])
+    // Per row: q, o and down 32 each, k and v 16, gate and up 64, and seven times the rank of 16; of the last layer k and v.
+    expect(kept.kept!.bytes).toBe(4 * rows * 4 * (3 * (3 * 32 + 2 * 16 + 2 * 64 + 7 * 16) + 2 * (16 + 16)))
+    // Three of four units are in the first micro-batch; one prompt lies beside it.
+    const plain = await planned({}, { tokenBudget: kept.tokenBudget, policy: "keep", packing: true })
+    expect(plain.kept).toBeUndefined()
+    const more = kept.memory.activationBytes - plain.memory.activationBytes
+    expect(Math.abs(more / (kept.kept!.bytes / 4) - 1)).toBeLessThan(0.05)
+    expect(formatPlan(kept)).toMatch(/4 of each rollout are computed once for rollout and update/)
+    // There is room for the run, but not for what it could keep.
+    const narrow = { memoryBudget: kept.memory.peakBytes - 1 }
+    expect((await planned(narrow)).kept).toBeUndefined()
+    const resumed = await planned(narrow, {
+      tokenBudget: 897,
+      policy: "keep",
+      packing: true,
+      kept: { prompts: 2, bytes: 0 },
+    })
+    expect(resumed.kept!.prompts).toBe(2)
+    expect((await planned({ policy: "checkpoint" })).kept).toBeUndefined()
+  })
+
   test("the same plan comes out whatever the machine's speed is", async () => {
     const [a, b] = [await plan({}, true), await plan({}, false)]
     expect([a.tokenBudget, a.policy, a.microBatchesPerStep]).toEqual([b.tokenBudget, b.policy, b.microBatchesPerStep])

@@ -4,7 +4,7 @@ import type { CausalLM } from "@sloth/model"
 import { measureDisk, measureSpeed, type MachineSpeed } from "./calibrate.ts"
 import type { TrainConfig } from "./config.ts"
 import { availableMemory, deviceMemory, residentBytes } from "./internal/machine.ts"
-import { TrainMeter, type MeterOptions } from "./meter.ts"
+import { TrainMeter, type KeptPrompts, type MeterOptions } from "./meter.ts"
 import { splitUnits } from "./micro-batch.ts"
 import type { TrainModel } from "./model-files.ts"
 import type { ObjectiveLoss, TrainingUnit } from "./objective.ts"
@@ -58,7 +58,9 @@ export interface PlanInput {
   readonly online?: {
     readonly reuse: Reuse
     readonly splitForecast?: (unit: TrainingUnit, tokenBudget: number) => readonly TrainingUnit[]
-    readonly rehearse?: (model: CausalLM, teacher: CausalLM | undefined) => void
+    readonly rehearse?: (model: CausalLM, teacher: CausalLM | undefined, kept: number) => void
+    /** Prompts of a step that can be kept for it, and the tokens of the longest. */
+    readonly kept?: KeptPrompts
   }
   /** What rewards hold while the run lasts, in bytes. */
   readonly rewardBytes?: number
@@ -67,7 +69,7 @@ export interface PlanInput {
   /** What the run learns from, where its loss has a teacher. */
   readonly teacher?: TrainModel
   /** Split and policy that an earlier start of the run decided. */
-  readonly decided?: Pick<RunPlan, "tokenBudget" | "policy" | "packing">
+  readonly decided?: Pick<RunPlan, "tokenBudget" | "policy" | "packing" | "kept">
   readonly meter?: MeterOptions
   /** Resident bytes of the process before the model was loaded; now's when absent. */
   readonly runtimeBytes?: number
@@ -77,6 +79,8 @@ interface Candidate {
   readonly tokenBudget: number
   readonly policy: ActivationPolicy
   readonly reading: MeterReading
+  /** Largest number of live bytes while units are made. */
+  readonly rolloutPeak: number | undefined
 }
 
 /** A micro-batch as large as they get: the longest unit, then the rest of the tokens in others; every row scored, which is the most there can be. */
@@ -150,7 +154,11 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
   const weightBytes = standing.mappedBytes + standing.weightBytes
   const packing = decided?.packing ?? config.packing
   const { online } = input
-  const rolloutPeak = online?.rehearse === undefined ? undefined : meter.rehearse(online.rehearse)
+  const rolloutPeakOf = (kept: number): number | undefined =>
+    online?.rehearse === undefined
+      ? undefined
+      : meter.rehearse((model, teacher) => online.rehearse!(model, teacher, kept))
+  const rolloutPeak = rolloutPeakOf(0)
   /** The units as they are trained on. */
   const cut = (tokenBudget: number, some: readonly TrainingUnit[] = units): readonly TrainingUnit[] =>
     online?.splitForecast === undefined ? some : some.flatMap((unit) => online.splitForecast!(unit, tokenBudget))
@@ -160,7 +168,7 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
 
   const positions = new StepPositions(units.length, config, online?.reuse)
   const firstRows = Array.from(positions.indices(1), (i) => units[i]!)
-  const measured = (tokenBudget: number, policy: ActivationPolicy): Candidate => {
+  const measured = (tokenBudget: number, policy: ActivationPolicy, kept?: KeptPrompts): Candidate => {
     const all = cut(tokenBudget)
     const largest = largestMicroBatch(all, config.batch, tokenBudget, packing)
     const sizes = all.map((u) => u.tokens.length).sort((a, b) => b - a)
@@ -171,11 +179,18 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
     return {
       tokenBudget,
       policy,
-      reading: meter.measure(largest, policy, others.length > 1 || !inOne, others.slice(0, MICRO_BATCHES_BETWEEN)),
+      reading: meter.measure(
+        largest,
+        policy,
+        others.length > 1 || !inOne,
+        others.slice(0, MICRO_BATCHES_BETWEEN),
+        kept,
+      ),
+      rolloutPeak: kept === undefined ? rolloutPeak : rolloutPeakOf(kept.prompts),
     }
   }
   const { rewardBytes = 0 } = input
-  const memoryOf = ({ reading }: Candidate): MemoryPlan => {
+  const memoryOf = ({ reading, rolloutPeak }: Candidate): MemoryPlan => {
     const trainingBytes = Math.max(reading.peakBytes, held)
     // The cache is given back before the update, so the larger of the two counts; gradients of the last step still lie there meanwhile.
     const rolloutBytes =
@@ -199,6 +214,25 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
   const cost = (c: Candidate): number =>
     (typicalSeconds(c.reading, weightBytes) * rowsOf(c.tokenBudget)) /
     largestMicroBatch(cut(c.tokenBudget), config.batch, c.tokenBudget, packing).reduce((n, u) => n + u.tokens.length, 0)
+
+  /** The candidate with prompts kept from the rollout for the step, as many as there are and have room. */
+  const keeping = (candidate: Candidate): { readonly candidate: Candidate; readonly kept?: RunPlan["kept"] } => {
+    const { kept: possible } = online ?? {}
+    if (possible === undefined || candidate.policy === "checkpoint" || candidate.policy === "spill")
+      return { candidate }
+    const { rows } = possible
+    const each = meter.keptBytes(rows)
+    const prompts =
+      decided === undefined
+        ? Math.min(possible.prompts, Math.floor(COMFORTABLE_BYTES / each))
+        : (decided.kept?.prompts ?? 0)
+    if (prompts === 0) return { candidate }
+    const taken = prompts === possible.prompts && cut(candidate.tokenBudget).length === units.length
+    const larger = measured(candidate.tokenBudget, candidate.policy, { prompts, rows, taken })
+    return decided !== undefined || fits(larger)
+      ? { candidate: larger, kept: { prompts, bytes: prompts * each } }
+      : { candidate }
+  }
 
   let chosen: Candidate | undefined
   const budgets =
@@ -265,6 +299,8 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
     })
   }
 
+  const keeps = keeping(chosen)
+  chosen = keeps.candidate
   const split = { tokenBudget: chosen.tokenBudget, packing }
   const sample = sampleSteps(meter, units, positions, split, chosen.policy, (some) => cut(split.tokenBudget, some))
   const memory = memoryOf(chosen)
@@ -362,6 +398,7 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
     tokenBudget: chosen.tokenBudget,
     packing,
     policy: chosen.policy,
+    ...(keeps.kept === undefined ? {} : { kept: keeps.kept }),
     microBatchesPerStep: sample.microBatches,
     flopsPerStep: sample.flops,
     warmupSteps: warmupOf(config, positions.total),

@@ -12,7 +12,7 @@ import {
   type HostLoss,
   type HostPart,
 } from "./host-loss.ts"
-import { buildMicroBatch, splitUnits, type MicroBatch, type SplitOptions } from "./micro-batch.ts"
+import { buildMicroBatch, knownSpans, splitUnits, type MicroBatch, type SplitOptions } from "./micro-batch.ts"
 import { unitSize, type HostBatch, type ObjectiveLoss, type TrainingUnit } from "./objective.ts"
 import { clipFactor, type AdamW } from "./optimizer.ts"
 import type { SyncedReference } from "./synced-reference.ts"
@@ -123,7 +123,15 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
             }
           crossEntropyPass(this.#model, batch, coef, { policy: this.#options.policy, dropout }, sums, i, weighted)
         } else {
-          const result = await this.#hostStep(loss, batch, where(i), dropout, told?.gathered, told?.references[i])
+          const result = await this.#hostStep(
+            loss,
+            batch,
+            where(i),
+            dropout,
+            told?.gathered,
+            told?.references[i],
+            batches.slice(i + 1),
+          )
           hostLosses[i] = result.loss
           for (const [name, value] of Object.entries(result.metrics)) metrics[name] = (metrics[name] ?? 0) + value
         }
@@ -173,6 +181,7 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
     dropout: { seed: number; step: number },
     gathered: (readonly number[])[] | undefined,
     known: Float32Array | undefined,
+    later: readonly MicroBatch<Unit>[],
   ) {
     const { engine } = this.#model
     const { policy } = this.#options
@@ -181,6 +190,7 @@ export class StepRunner<Unit extends TrainingUnit = TrainingUnit> {
     const { outputs, tape } = recordedOutputs(this.#model, batch, wanted, {
       policy,
       dropout,
+      known: knownSpans(batch, later),
       ...temperatureOf(loss as HostLoss),
     })
     try {

@@ -85,7 +85,8 @@ const planOnline = <Row>(
   rollout: RolloutFactory | undefined,
 ) => {
   if (reuse === undefined || objective === undefined || !isOnline(objective)) return {}
-  const { splitForecast, rehearse } = objective.online
+  const { splitForecast, rehearse, keeps } = objective.online
+  const kept = keeps?.(units, config, settings, rollout)
   return {
     online: {
       reuse,
@@ -94,9 +95,10 @@ const planOnline = <Row>(
       ...(rehearse === undefined || rollout?.elsewhere === true
         ? {}
         : {
-            rehearse: (model: CausalLM, teacher: CausalLM | undefined) =>
-              rehearse(model, units, config, settings, teacher),
+            rehearse: (model: CausalLM, teacher: CausalLM | undefined, held: number) =>
+              rehearse(model, units, config, settings, teacher, held),
           }),
+      ...(kept === undefined ? {} : { kept }),
     },
   }
 }
@@ -385,6 +387,7 @@ class Training<Row> {
         steps: new StepPositions(prepared.units.length, config, prepared.reuse).total,
         settings: prepared.settings,
         split: { tokenBudget: plan.tokenBudget, packing: plan.packing, policy: plan.policy },
+        keptPrompts: plan.kept?.prompts ?? 0,
         rewards,
         ...(reference === undefined ? {} : { reference }),
         ...(teacher === undefined ? {} : { teacher }),
@@ -528,13 +531,14 @@ const restoreState = ({ loss, method }: Prepared, manifest: CheckpointManifest):
   loss.state.restore(manifest.method)
 }
 
-/** What an earlier start decided about micro-batches: the resumed run must add up in the same order. */
-const storedPlan = (stored: RunConfig): Pick<RunPlan, "tokenBudget" | "policy" | "packing"> => {
+/** What an earlier start decided about micro-batches and rollouts: the resumed run must add up in the same order. */
+const storedPlan = (stored: RunConfig): Pick<RunPlan, "tokenBudget" | "policy" | "packing" | "kept"> => {
   const plan = stored.details?.["plan"] as Partial<RunPlan> | undefined
   if (plan?.tokenBudget === undefined || plan.policy === undefined || plan.packing === undefined)
     throw new SlothError("SLOTH_RUN_NOT_A_RUN", {
       what: "The config.json of the run holds no plan.",
       next: "Start a new run.",
     })
-  return { tokenBudget: plan.tokenBudget, policy: plan.policy, packing: plan.packing }
+  const { tokenBudget, policy, packing, kept } = plan
+  return { tokenBudget, policy, packing, ...(kept === undefined ? {} : { kept }) }
 }

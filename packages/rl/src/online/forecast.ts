@@ -1,5 +1,6 @@
 import { cachedContext, PagedCache, type KvCacheFormat } from "@sloth/infer"
 import type { CausalLM } from "@sloth/model"
+import { recordRows } from "@sloth/tensor"
 import type { TrainingUnit } from "@sloth/train"
 
 /** A unit as large as the completions of a prompt can become; units of equal prompts and counts are the same object. */
@@ -40,7 +41,7 @@ export const pieces = (prompt: number, own: number, count: number, tokenBudget: 
 }
 
 /** Rows of a prompt pass; what the generator takes at most. */
-const PREFILL_ROWS = 1024
+export const PREFILL_ROWS = 1024
 
 /** Tokens that the cache needs when `atOnce` completions of the longest prompts grow to their end. */
 export const cacheTokens = (
@@ -76,6 +77,8 @@ export const rehearseRollout = (
     readonly kvCache: KvCacheFormat
     /** True where completions are drawn from two models at once. */
     readonly twin?: boolean
+    /** Prompts that are kept for the step. */
+    readonly kept?: number
   },
 ): void => {
   const { engine } = model
@@ -96,6 +99,18 @@ export const rehearseRollout = (
   const all = cache.create()
   cache.reserve(all, Math.floor(options.cacheTokens / 16) * 16)
   cache.release(all)
+  const kept = Array.from({ length: options.kept ?? 0 }, () => {
+    const parts = [{ sequence: cache.create(), rows: Math.min(PREFILL_ROWS, options.promptTokens) }]
+    const { sequence, rows } = parts[0]!
+    const keep = recordRows(rows)
+    cache.reserve(sequence, rows)
+    engine.scope(() =>
+      model.hidden(cachedContext(engine, cache, parts, true, keep?.memo), engine.from(new Int32Array(rows))),
+    )
+    cache.release(sequence)
+    return keep?.known
+  })
   pass([Math.min(PREFILL_ROWS, options.promptTokens * options.atOnce)])
   pass(Array.from({ length: options.atOnce }, () => 1))
+  for (const known of kept) known?.[Symbol.dispose]()
 }

@@ -1,10 +1,12 @@
 import type { ConfigSchema } from "@sloth/core"
+import { localRollout } from "@sloth/infer"
 import type { CausalLM } from "@sloth/model"
+import { FEW_ROWS } from "@sloth/tensor"
 import type { LogprobLoss, OnlineObjective, Reuse, TrainConfig, TrainingUnit } from "@sloth/train"
 import type { PreferenceData, PreferenceOptions } from "../data/open.ts"
 import { openPrompts, type PromptExample } from "../data/prompts.ts"
 import { groupAdvantages } from "./advantages.ts"
-import { cacheTokens, forecastUnits, pieces, rehearseRollout } from "./forecast.ts"
+import { cacheTokens, forecastUnits, pieces, PREFILL_ROWS, rehearseRollout } from "./forecast.ts"
 import { checkRewards, type GroupMethod } from "./group-method.ts"
 import { GroupSource } from "./group-source.ts"
 import { checkJudge, judgeOf, type JudgeSettings } from "./judge-settings.ts"
@@ -88,6 +90,11 @@ export const groupObjective = <
     const own = unit.segments[1]!.length
     return pieces(first, own, count, tokenBudget).map((n) => unitsOf(own + 1)(first, n))
   }
+  /** Tokens of the prompts that forecast units were made of. */
+  const promptSizes = (forecast: readonly TrainingUnit[], { maxCompletionLength }: Settings): number[] =>
+    forecast.map(({ segments }) =>
+      segments.length === 1 ? segments[0]!.length - (maxCompletionLength - 1) : segments[0]!.length,
+    )
   const objective: OnlineObjective<PromptExample, SampledUnit> &
     Pick<GroupObjective<Name, Config>, "name" | "config" | "open"> = {
     name: spec.name,
@@ -142,15 +149,27 @@ export const groupObjective = <
         )
       },
       splitForecast: cut,
-      rehearse: (model: CausalLM, forecast, config: TrainConfig, settings) => {
+      // One update a rollout, right after it and with the same products: what the prompts' passes have made is what the update would make.
+      keeps: (forecast, config, given, rollout) => {
+        const settings = given as Settings
+        const { maxStaleness = 0, replayBuffer = 0, kvCache } = settings
+        const { opponent } = spec.method(settings)
+        const { slices, times } = reuseOf(settings)
+        const same = slices * times === 1 && maxStaleness === 0 && replayBuffer === 0 && opponent === undefined
+        const exact = config.dropout === 0 && config.precision === "f32" && kvCache === "f32"
+        const fitting = promptSizes(forecast, settings).filter((n) => n > FEW_ROWS && n <= PREFILL_ROWS)
+        if (!same || !exact || fitting.length === 0 || (rollout !== undefined && rollout !== localRollout))
+          return undefined
+        return { prompts: config.batch, rows: Math.max(...fitting) }
+      },
+      rehearse: (model: CausalLM, forecast, config: TrainConfig, settings, _teacher, kept) => {
         const { maxCompletionLength, rolloutBatch, stepsPerGeneration, kvCache } = settings as Settings
         const numGenerations = countOf(settings as Settings)
-        const prompts = forecast.map(({ segments }) =>
-          segments.length === 1 ? segments[0]!.length - (maxCompletionLength - 1) : segments[0]!.length,
-        )
+        const prompts = promptSizes(forecast, settings as Settings)
         const atOnce = Math.min(rolloutBatch, config.batch * stepsPerGeneration * numGenerations)
         const { opponent } = spec.method(settings as Settings)
         rehearseRollout(model, {
+          kept,
           kvCache,
           twin: typeof opponent === "object",
           atOnce,

@@ -1,5 +1,5 @@
 import { SlothError, type Completion, type RewardSample, type RolloutEngine, type TokenPrompt } from "@sloth/core"
-import { localRollout, MixtureRollout, requestSeed } from "@sloth/infer"
+import { localRollout, MixtureRollout, requestSeed, type KnownPrefix } from "@sloth/infer"
 import type { SourceContext } from "@sloth/train"
 import type { PromptExample } from "../data/prompts.ts"
 import { runRewards, type RewardRun } from "../rewards/run-rewards.ts"
@@ -24,12 +24,18 @@ export interface Sampled {
   readonly text: string
 }
 
+/** Who gets what has been computed of the first prompts of a rollout, by their number. */
+export interface KeepPrompts {
+  readonly keepPrompts: number
+  keep(prompt: number, prefix: KnownPrefix): void
+}
+
 /** Engines that can do more than the contract asks for. */
 interface RicherEngine extends RolloutEngine {
   generate(
     prompts: readonly TokenPrompt[],
     options: Parameters<RolloutEngine["generate"]>[1],
-    control?: { readonly signal?: AbortSignal },
+    control?: { readonly signal?: AbortSignal } & Partial<KeepPrompts>,
   ): ReturnType<RolloutEngine["generate"]>
   release?(): void
 }
@@ -136,9 +142,10 @@ export class GroupSampler implements AsyncDisposable {
     seed: number,
     step: number,
     signal = this.#context.signal,
+    keep?: KeepPrompts,
   ): Promise<Sampled[]> {
     if (this.#opponent === undefined || count !== 2)
-      return this.#from(this.#engine, examples, count, seed, step, signal)
+      return this.#from(this.#engine, examples, count, seed, step, signal, keep)
     const own = await this.#from(this.#engine, examples, 1, seed, step, signal)
     const other = await this.#from(this.#opponent, examples, 1, requestSeed(seed, OPPONENT, 0), step, signal)
     return own.flatMap((first, i) => [first, other[i]!])
@@ -151,6 +158,7 @@ export class GroupSampler implements AsyncDisposable {
     seed: number,
     step: number,
     signal: AbortSignal | undefined,
+    keep?: KeepPrompts,
   ): Promise<Sampled[]> {
     const { tokenizer } = this.#context
     const { maxCompletionLength, temperature, topP, topK, minP, repetitionPenalty, stop } = this.#method
@@ -160,7 +168,7 @@ export class GroupSampler implements AsyncDisposable {
       const stream = engine.generate(
         examples.map(({ tokens }) => ({ tokens, count })),
         { maxTokens: maxCompletionLength, temperature, topP, topK, minP, repetitionPenalty, stop, seed },
-        signal === undefined ? {} : { signal },
+        { ...(signal === undefined ? {} : { signal }), ...keep },
       )
       for await (const completion of stream) {
         const example = examples[completion.prompt]!

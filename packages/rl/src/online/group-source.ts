@@ -1,6 +1,6 @@
 import { SlothError } from "@sloth/core"
 import { epochOrder } from "@sloth/data"
-import { requestSeed } from "@sloth/infer"
+import { requestSeed, type KnownPrefix } from "@sloth/infer"
 import type { Collected, SourceContext, UnitSource } from "@sloth/train"
 import type { PromptExample } from "../data/prompts.ts"
 import { mean } from "../internal/math.ts"
@@ -40,6 +40,8 @@ export class GroupSource implements UnitSource<SampledUnit> {
   /** Updates that the weights had seen which sampled the rollout in use. */
   #made = 0
   #done = 0
+  /** What the rollout in use has computed of its groups' prompts, by group. */
+  readonly #kept = new Map<number, KnownPrefix>()
   /** What there is to say at the first step. */
   readonly #warnings: Parameters<SourceContext["warn"]>[] = []
 
@@ -66,6 +68,14 @@ export class GroupSource implements UnitSource<SampledUnit> {
       ahead: this.#ahead,
       total: context.steps,
       signal,
+      ...((context.keptPrompts ?? 0) === 0
+        ? {}
+        : {
+            keep: {
+              keepPrompts: context.keptPrompts!,
+              keep: (group: number, prefix: KnownPrefix) => void this.#kept.set(group, prefix),
+            },
+          }),
     })
     this.#weights = method.rewardWeights ?? rewards.map(({ weight }) => weight ?? 1)
     this.#adviser = new Adviser(method.maxCompletionLength, config.batch * method.reuse.slices)
@@ -111,13 +121,14 @@ export class GroupSource implements UnitSource<SampledUnit> {
       })
     const groups = this.#rollout.slices[phase % slices]!
     return {
-      units: unitsOf(groups, this.#rollout.stepTokens, budgetOf(this.#method, this.#context)),
+      units: unitsOf(groups, this.#rollout.stepTokens, budgetOf(this.#method, this.#context), this.#kept),
       metrics: this.#ahead > 0 ? { ...metrics, staleness: step - 1 - this.#made } : metrics,
     }
   }
 
   async trained(step: number, metrics: Readonly<Record<string, number>>): Promise<void> {
     this.#done = step
+    this.#forget(...this.#kept.keys())
     this.#queue.trained(step)
     // Beside training an engine keeps the weights that it was handed until it is handed others.
     if (this.#ahead === 0 || !this.#sampler.besideTraining) this.#sampler.weightsChanged()
@@ -178,6 +189,7 @@ export class GroupSource implements UnitSource<SampledUnit> {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#queue[Symbol.asyncDispose]()
+    this.#forget(...this.#kept.keys())
     await this.#sampler[Symbol.asyncDispose]()
   }
 
@@ -223,6 +235,8 @@ export class GroupSource implements UnitSource<SampledUnit> {
   /** Takes the next rollout into use. */
   async #begin(step: number, rowsOf: (step: number) => Int32Array): Promise<Readonly<Record<string, number>>> {
     const { numGenerations: count, dynamicSampling } = this.#method
+    // What an attempt that failed has left.
+    this.#forget(...this.#kept.keys())
     const began = performance.now()
     const taken = await this.#queue.take(step, rowsOf)
     const waited = (performance.now() - began) / 1000
@@ -277,6 +291,14 @@ export class GroupSource implements UnitSource<SampledUnit> {
     })
   }
 
+  /** Frees what is kept of the prompts of groups. */
+  #forget(...groups: readonly number[]): void {
+    for (const g of groups) {
+      this.#kept.get(g)?.known[Symbol.dispose]()
+      this.#kept.delete(g)
+    }
+  }
+
   #seed(step: number): number {
     return requestSeed(this.#context.config.seed, REPLAY, step)
   }
@@ -310,6 +332,7 @@ export class GroupSource implements UnitSource<SampledUnit> {
       const useless = this.#flat(more.scores, examples.length)
       for (const [i, g] of flat.entries()) {
         if (useless.has(i)) continue
+        this.#forget(g)
         for (let c = 0; c < count; c++) {
           sampled[g * count + c] = others[i * count + c]!
           for (const [r, column] of scores.entries()) column[g * count + c] = more.scores[r]![i * count + c]!

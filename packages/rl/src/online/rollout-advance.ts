@@ -1,3 +1,4 @@
+import type { KnownPrefix } from "@sloth/infer"
 import {
   buildMicroBatch,
   hostOutputs,
@@ -19,11 +20,18 @@ import type { SampledGroup, StoredRollout } from "./stored-rollout.ts"
 export const budgetOf = ({ together }: Pick<GroupMethod, "together">, { split }: SourceContext): number =>
   together === true ? Number.POSITIVE_INFINITY : split.tokenBudget
 
-/** The units of groups, cut to the run's token budget. */
-export const unitsOf = (groups: readonly SampledGroup[], stepTokens: number, tokenBudget: number): SampledUnit[] =>
-  groups.flatMap(({ row, prompt, samples }) =>
-    sampledUnits(prompt, samples, row, tokenBudget).map((unit) => ({ ...unit, stepTokens })),
-  )
+/** The units of groups, cut to the run's token budget, with what is known of the groups' prompts. */
+export const unitsOf = (
+  groups: readonly SampledGroup[],
+  stepTokens: number,
+  tokenBudget: number,
+  kept: ReadonlyMap<number, KnownPrefix> = new Map(),
+): SampledUnit[] =>
+  groups.flatMap(({ row, prompt, samples }, g) => {
+    const prefix = kept.get(g)
+    const known = prefix === undefined ? {} : { prefix }
+    return sampledUnits(prompt, samples, row, tokenBudget).map((unit) => ({ ...unit, stepTokens, ...known }))
+  })
 
 /** Log-probs (and what else is read) of every completion of units, by the passes that training them makes: where nothing has changed since, the ratio is exactly 1. */
 const outputsOf = async (

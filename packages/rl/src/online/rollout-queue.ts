@@ -2,7 +2,7 @@ import { requestSeed } from "@sloth/infer"
 import type { PromptExample } from "../data/prompts.ts"
 import type { RewardRun } from "../rewards/run-rewards.ts"
 import { readDrawn, writeDrawn, type DrawnRollout } from "./drawn-rollout.ts"
-import type { GroupSampler } from "./group-sampler.ts"
+import type { GroupSampler, KeepPrompts } from "./group-sampler.ts"
 
 /** How a {@link RolloutQueue} works. */
 export interface RolloutQueueOptions {
@@ -20,6 +20,8 @@ export interface RolloutQueueOptions {
   /** Optimizer steps of the run; nothing is sampled for later ones. */
   readonly total: number
   readonly signal: AbortSignal | undefined
+  /** Who keeps what has been computed of prompts; not beside training. */
+  readonly keep?: KeepPrompts
 }
 
 /** A rollout with its scores. */
@@ -139,7 +141,7 @@ export class RolloutQueue implements AsyncDisposable {
 
   /** Begins to sample a rollout, after the one before where that is `beside` training. */
   #begin(first: number, made: number, rowsOf: (step: number) => Int32Array, beside: boolean): Entry {
-    const { rows, slices, count, seed } = this.#options
+    const { rows, slices, count, seed, keep } = this.#options
     const prompts = Array.from({ length: slices }, (_, i) => Array.from(rowsOf(first + i), (row) => rows[row]!))
     const draw = async (): Promise<DrawnRollout> => {
       const started = performance.now()
@@ -149,6 +151,7 @@ export class RolloutQueue implements AsyncDisposable {
         requestSeed(seed, first, 0),
         first,
         this.#signal,
+        keep,
       )
       entry.drawn = { step: first, made, slices: prompts, sampled, seconds: (performance.now() - started) / 1000 }
       this.#judge(entry)

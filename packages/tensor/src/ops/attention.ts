@@ -8,8 +8,14 @@ const ropeOp: Op<{ heads: number; headDim: number; rotary: number }> = {
   saves: () => [false, true, true, true],
   forward: (engine, { heads, headDim, rotary }, [x, cos, sin, positions]) => {
     const rows = x!.shape[0]!
+    let rotated = x!
+    // What is kept of a layer for a later pass stays as the layer made it.
+    if (engine.rows?.mode === "record" && x!.storage.refs > 1) {
+      rotated = engine.empty(x!.shape)
+      engine.backend.kernels.copy(rotated.handle, x!.handle, x!.size * 4)
+    }
     engine.backend.kernels.rope(
-      x!.handle,
+      rotated.handle,
       heads * headDim,
       cos!.handle,
       sin!.handle,
@@ -20,7 +26,7 @@ const ropeOp: Op<{ heads: number; headDim: number; rotary: number }> = {
       rotary,
       0,
     )
-    return { outputs: [engine.adopt(x!.storage.retain(), x!.shape, "f32")] }
+    return { outputs: [rotated === x ? engine.adopt(x.storage.retain(), x.shape, "f32") : rotated] }
   },
   backward: ({ engine, params: { heads, headDim, rotary }, saved, gradients: [d], sink }) => {
     let g = d!

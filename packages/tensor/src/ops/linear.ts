@@ -1,5 +1,6 @@
 import { SlothError } from "@sloth/core"
 import { handleOf, shapeMismatch, type Tensor } from "../tensor.ts"
+import { takeInto } from "../known-rows.ts"
 import { apply, F32_TOLERANCE, type Op } from "../op.ts"
 import { weightFormat } from "../weight-format.ts"
 import type { RandomAddress } from "./elementwise.ts"
@@ -43,33 +44,50 @@ const linearOp: Op<LinearParams> = {
     const [out, inner] = w!.shape as [number, number]
     const tokens = x!.size / inner
     const rank = a?.shape[0] ?? 0
-    let t: Tensor | undefined
-    if (a !== undefined) {
-      t = engine.empty([tokens, rank])
-      let dropped = x!
+    const t = a === undefined ? undefined : engine.empty([tokens, rank])
+    const lower = (x: Tensor, t: Tensor): void => {
+      let dropped = x
       if (drop !== undefined) {
-        dropped = engine.empty(x!.shape)
-        dropInto(dropped, x!, drop)
+        dropped = engine.empty(x.shape)
+        dropInto(dropped, x, drop)
       }
-      kernels.matmul(t.handle, dropped.handle, a.handle, tokens, rank, inner, 0, 1, scale, 0) // [tokens, rank]
+      kernels.matmul(t.handle, dropped.handle, a!.handle, t.shape[0]!, rank, inner, 0, 1, scale, 0) // [tokens, rank]
       if (dropped !== x) dropped.dispose()
     }
-    const y = engine.empty([tokens, out])
-    kernels.linear(
-      y.handle,
-      x!.handle,
-      w!.handle,
-      weightFormat(w!.dtype).code,
-      tokens,
-      out,
-      inner,
-      handleOf(bias),
-      handleOf(t),
-      handleOf(b),
-      rank,
-      0,
-    )
-    return { outputs: [y], extra: [b?.requiresGrad === true ? t : undefined] }
+    const product = (x: Tensor, t: Tensor | undefined, y: Tensor): void =>
+      kernels.linear(
+        y.handle,
+        x.handle,
+        w!.handle,
+        weightFormat(w!.dtype).code,
+        y.shape[0]!,
+        out,
+        inner,
+        handleOf(bias),
+        handleOf(t),
+        handleOf(b),
+        rank,
+        0,
+      )
+    const memo = engine.rows
+    let y: Tensor | undefined
+    let rest: ReturnType<typeof takeInto>
+    if (memo?.mode === "take" && drop === undefined) {
+      y = engine.empty([tokens, out])
+      rest = takeInto(memo, w!, y, t)
+    }
+    if (rest === undefined) {
+      if (t !== undefined) lower(x!, t)
+      product(x!, t, (y ??= engine.empty([tokens, out])))
+    } else
+      for (const { first, count } of rest)
+        engine.scope(() => {
+          const [own, low] = [x!.rows(first, count), t?.rows(first, count)]
+          if (low !== undefined) lower(own, low)
+          product(own, low, y!.rows(first, count))
+        })
+    if (memo?.mode === "record" && tokens === memo.rows && drop === undefined) memo.into.put(w!, y!, t)
+    return { outputs: [y!], extra: [b?.requiresGrad === true ? t : undefined] }
   },
   backward: ({ engine, params: { scale, drop }, saved, gradients: [dy], sink }) => {
     const kernels = engine.backend.kernels
