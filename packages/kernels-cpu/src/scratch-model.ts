@@ -1,20 +1,33 @@
 /**
  * Memory that kernels of the native backend ask for beside their arguments and keep for the next call (`pool_shared`): the slots that are more than a megabyte. Sizes are those of
- * native/hot/loss.h, loss_stream.h and attention.h.
+ * native/hot/gemm.h, loss.h, loss_stream.h and attention.h, for products in f32.
  */
 const MB = 2 ** 20
 const LOGITS = { rows: 512, bytes: 48 * MB }
+const PANELS = { bytes: 4 * MB, columns: 32, stretch: 384 }
+const NARROW = 64
 const STREAM = { rows: 512, vocab: 384, parts: 16, bytes: 48 * MB }
 /** Rows up to which products and losses have kernels of their own. */
 const SKINNY = 32
 
-type Slot = "logits" | "stream" | "stream rows" | "delta"
+type Slot = "panels" | "logits" | "stream" | "stream rows" | "delta"
 type Needs = Readonly<Partial<Record<Slot, number>>>
 
-const logits = (rows: number, vocab: number): Needs => {
+/** Panels of the right operand of a product over many rows: `n` columns, a contraction of `k`. */
+const panels = (n: number, k: number): Needs => {
+  const stretches = Math.max(1, Math.ceil(k / PANELS.stretch))
+  const words = stretches === 1 ? k : Math.ceil(Math.ceil(k / stretches) / 32) * 32
+  const units = Math.ceil(n / PANELS.columns)
+  const most = PANELS.bytes / 4
+  const wide = Math.ceil(units / Math.min(units, Math.ceil((units * PANELS.columns * words) / most))) * PANELS.columns
+  const groups = Math.ceil(stretches / Math.max(1, Math.floor(most / (wide * words))))
+  return { panels: wide * Math.ceil(stretches / groups) * words * 4 }
+}
+
+const logits = (rows: number, vocab: number, hidden: number): Needs => {
   const most = Math.max(1, Math.min(LOGITS.rows, Math.floor(LOGITS.bytes / 4 / Math.max(1, vocab))))
   const block = Math.ceil(rows / Math.max(1, Math.ceil(rows / most)))
-  return { logits: block * vocab * 4 }
+  return { logits: block * vocab * 4, ...(block > SKINNY ? panels(vocab, hidden) : {}) }
 }
 
 const stream = (rows: number, vocab: number, hidden: number, gradient: boolean): Needs => {
@@ -27,12 +40,16 @@ const stream = (rows: number, vocab: number, hidden: number, gradient: boolean):
 }
 
 const NEEDS: Readonly<Record<string, (...args: number[]) => Needs>> = {
+  matmul: (_c, _a, _b, m, n, k, transA, transB) =>
+    transA !== 0 && transB === 0 && Math.min(m!, n!) <= NARROW ? {} : panels(n!, k!),
+  linear: (_y, _x, _w, _f, m, n, k, _bias, t, _b, r) => (m! <= SKINNY ? {} : panels(n!, k! + (t === 0 ? 0 : r!))),
+  linearBackwardInput: (_dx, _dy, _w, _f, _m, n, k, dt, _a, r) => panels(k!, n! + (dt === 0 ? 0 : r!)),
   linearCrossEntropy: (_nll, dh, dw, _h, _w, _f, _t, _c, rows, vocab, hidden) =>
-    dw !== 0 || rows! <= SKINNY ? logits(rows!, vocab!) : stream(rows!, vocab!, hidden!, dh !== 0),
+    dw !== 0 || rows! <= SKINNY ? logits(rows!, vocab!, hidden!) : stream(rows!, vocab!, hidden!, dh !== 0),
   linearLogprobs: (_logp, _lse, _e, dh, _h, _w, _f, _t, rows, vocab, hidden) =>
-    rows! <= SKINNY ? logits(rows!, vocab!) : stream(rows!, vocab!, hidden!, dh !== 0),
+    rows! <= SKINNY ? logits(rows!, vocab!, hidden!) : stream(rows!, vocab!, hidden!, dh !== 0),
   linearLogprobsBackward: (_dh, dw, _d, _l, _de, _e, _h, _w, _f, _t, rows, vocab, hidden) =>
-    dw !== 0 || rows! <= SKINNY ? logits(rows!, vocab!) : stream(rows!, vocab!, hidden!, true),
+    dw !== 0 || rows! <= SKINNY ? logits(rows!, vocab!, hidden!) : stream(rows!, vocab!, hidden!, true),
   attentionBackward: (...args) => ({ delta: args[15]! * args[16]! * 4 }),
 }
 

@@ -64,17 +64,6 @@ static bool attention_shape(Pool* pool, const char* kernel, int64_t heads, int64
   return true;
 }
 
-// A bump allocator over one worker's scratch.
-struct Carver {
-  char* at;
-  SLOTH_INLINE int64_t bytes(int64_t floats) { return (floats * 4 + 63) / 64 * 64 + 64; }
-  SLOTH_INLINE float* take(Carver& c, int64_t floats) {
-    float* p = reinterpret_cast<float*>(c.at);
-    c.at += bytes(floats);
-    return p;
-  }
-};
-
 SLOTH_INLINE int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 // `rows` positions of the `group` heads beginning at `x`, stacked, times `scale`; rows `ldo` apart.

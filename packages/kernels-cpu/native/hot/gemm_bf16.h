@@ -43,7 +43,9 @@ SLOTH_NOINLINE void bf_pack_transposed(const uint8_t* w, int64_t rowBytes, int64
         continue;
       }
       const uint8_t* src = w + (n0 + first) * rowBytes + format_offset<F>(k0);
+      const int64_t after = left < 2 * VW ? left - n : VW;
       for (int64_t k = 0; k < kc; k += 32, src += F::BYTES32) {
+        if (k + 32 <= kc) fetch_column<F>(src + VW * rowBytes, rowBytes, after);
         vf v[VW];
         for (int r = 0; r < VW; r++) v[r] = vzero();
         for (int64_t r = 0; r < n; r++) {
@@ -78,6 +80,18 @@ SLOTH_NOINLINE void bf_pack_straight(const uint8_t* w, int64_t rowBytes, int64_t
   const int64_t padded = (cols + NR - 1) / NR * NR, words = bf_count(kc);
   for (int64_t c = cols; c < padded; c++) even[c] = odd[c] = 0.0f;
   for (int64_t k = 0; k < words; k++) {
+    for (int64_t p = 2 * k + ROWS_AHEAD; p < min_i(kc, 2 * k + ROWS_AHEAD + 2); p++) fetch_row<F>(w + (k0 + p) * rowBytes, n0, cols);
+    if (F::BYTES32 == 128 && cols % NR == 0 && 2 * k + 1 < kc) {
+      // f32: as it lies.
+      const float* e = reinterpret_cast<const float*>(w + (k0 + 2 * k) * rowBytes) + n0;
+      const float* o = reinterpret_cast<const float*>(w + (k0 + 2 * k + 1) * rowBytes) + n0;
+      float* dst = out + k * NR;
+      for (int64_t c = 0; c < cols; c += NR, dst += words * NR) {
+        SLOTH_UNROLL
+        for (int j = 0; j < NV; j++) bf_store(dst + j * VW, bf_interleave(vload(e + c + j * VW), vload(o + c + j * VW)));
+      }
+      continue;
+    }
     decode_row<F>(w + (k0 + 2 * k) * rowBytes, n0, cols, even);
     if (2 * k + 1 < kc) decode_row<F>(w + (k0 + 2 * k + 1) * rowBytes, n0, cols, odd);
     else memset(odd, 0, static_cast<size_t>(cols) * 4);
