@@ -209,6 +209,8 @@ export const command = defineCommand({
                 ...(facts.sandbox.network ? ["no network"] : []),
                 ...(facts.sandbox.processes ? ["no other processes"] : []),
                 ...(facts.sandbox.writing ? ["no file can be written"] : []),
+                ...(facts.sandbox.reading ? ["no file of yours can be read"] : []),
+                ...(facts.sandbox.memory ? ["memory is watched"] : []),
               ].join(", ")}`,
         ],
       ])

@@ -2,6 +2,7 @@ import { SlothError } from "@sloth/core"
 import { GuestProcess } from "./guest-process.ts"
 import type { GuestConfig } from "./protocol.ts"
 import { findPyodide, pythonImage } from "./python-image.ts"
+import { findWall, withoutOwnRoot } from "./wall.ts"
 
 /** Longest wait for a process that starts, milliseconds: an interpreter starts in a second, on a machine with much else to do in many. */
 const START_MS = 120_000
@@ -140,15 +141,24 @@ export class GuestPool {
         config = { ...config, snapshot: await this.#image }
       }
       if (this.#closed) throw closedError()
-      guest = new GuestProcess(config)
-      this.#young.add(guest)
-      await guest.ready(START_MS)
-      this.#runs.set(guest, 0)
+      const start = async (): Promise<void> => {
+        guest = new GuestProcess(config)
+        this.#young.add(guest)
+        await guest.ready(START_MS)
+      }
+      const own = findWall().reading
+      await start().catch((error: unknown) => {
+        if (!own || this.#closed) throw error
+        this.#young.delete(guest!)
+        withoutOwnRoot()
+        return start()
+      })
+      this.#runs.set(guest!, 0)
     } finally {
       this.#starting--
       if (guest !== undefined) this.#young.delete(guest)
     }
-    this.#add(guest)
+    this.#add(guest!)
   }
 }
 

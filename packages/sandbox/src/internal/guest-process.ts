@@ -3,6 +3,7 @@ import { tmpdir } from "node:os"
 import { fileURLToPath } from "node:url"
 import { SlothError } from "@sloth/core"
 import type { SandboxOutcome } from "../outcome.ts"
+import { watchMemory } from "./memory-watch.ts"
 import { findWall } from "./wall.ts"
 import type { GuestConfig, GuestReply, GuestRequest } from "./protocol.ts"
 
@@ -41,7 +42,9 @@ export class GuestProcess {
     const extension = import.meta.url.endsWith(".ts") ? "ts" : "js"
     const file = fileURLToPath(new URL(`./guest/main.${extension}`, import.meta.url))
     const { program, args } = command(file, config)
-    const [first, ...rest] = [...findWall().prefix(config.make === true), program, ...args]
+    const { pyodide, snapshot } = config
+    const readable = [...(pyodide === undefined ? [] : [pyodide.folder]), ...(snapshot === undefined ? [] : [snapshot])]
+    const [first, ...rest] = [...findWall().prefix(config.make === true, readable), program, ...args]
     this.#child = spawn(first!, rest, {
       cwd: tmpdir(),
       // Nothing of the environment: it holds keys.
@@ -98,8 +101,13 @@ export class GuestProcess {
   /** One step. A guest that does not answer by `timeMs` and a grace is killed. */
   async step(request: Exclude<GuestRequest, { type: "close" }>, graceMs: number): Promise<SandboxOutcome> {
     const started = performance.now()
+    const memory = watchMemory(this.#child.pid, this.#config.memoryBytes, () => this.kill())
     this.#send(request)
     const reply = await this.#next(request.timeMs + graceMs)
+    if (memory.stop()) {
+      const message = "the process took far more memory than the program may have"
+      return { stdout: "", ms: performance.now() - started, status: "memory", message }
+    }
     if (reply !== "timeout" && reply?.type === "outcome") return reply.outcome
     this.kill()
     const base = { stdout: "", ms: performance.now() - started }
