@@ -178,6 +178,42 @@ describe("a run that keeps prompts", () => {
     expect(outcome(kept.run)).toEqual(outcome(plain.run))
   })
 
+  test("goes on bit for bit where it was aborted in scoring, sampling or learning, and frees what it kept", async () => {
+    const backend = await cpuBackend({ threads: 2 })
+    // The reference backend has no kernels that add up few rows otherwise.
+    using own = new Engine(backend ?? createReferenceBackend())
+    const config = { steps: 3, saveEvery: 1 }
+    const whole = await train({ ...options("whole", {}, config), engine: own })
+    expect(whole.plan.kept).toMatchObject({ prompts: 2 })
+    for (const at of ["score", "sample", "step"] as const) {
+      const controller = new AbortController()
+      let scored = 0
+      const stopping: typeof evenTokens = {
+        ...evenTokens,
+        score: (samples, context) => {
+          if (at === "score" && ++scored === 2) controller.abort()
+          return evenTokens.score(samples, context)
+        },
+      }
+      const first = await train({
+        ...options(`aborted-${at}`, {}, config),
+        engine: own,
+        rewards: [stopping],
+        signal: controller.signal,
+        onEvent: (event) => {
+          if (event.type === at && event.step === 2) controller.abort()
+        },
+      })
+      expect(first.status).toBe("interrupted")
+      expect(own.backend.memory.stats().liveBuffers).toBe(0)
+      const second = await train({ ...options(`aborted-${at}`), config: {}, engine: own, resume: true })
+      expect(second.status).toBe("completed")
+      expect(second.plan.kept).toEqual(whole.plan.kept!)
+      expect(outcome(second.run)).toEqual(outcome(whole.run))
+    }
+    expect(own.backend.memory.stats().liveBuffers).toBe(0)
+  })
+
   test("holds what the plan says", async () => {
     using own = new Engine(createReferenceBackend())
     const { plan } = await train({ ...options("own"), engine: own })
