@@ -1,26 +1,22 @@
-import { afterAll, describe, expect, test } from "bun:test"
-import { mkdtempSync, readFileSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { describe, expect, test } from "bun:test"
+import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { isSlothError, readEvents, runPaths, type StepEvent } from "@sloth/core"
 import type { Example } from "@sloth/data"
-import { createReferenceBackend, Engine } from "@sloth/tensor"
 import {
   buildMicroBatch,
   divergencePass,
   evaluateUnits,
   makeTrainable,
-  planRun,
   readSamples,
   resolveTrainConfig,
-  train,
   unitFromExample,
   unitFromTokens,
-  type TrainOptions,
 } from "@sloth/train"
 import { expectSlopes } from "../../../train/src/internal/testing/slopes.ts"
 import { goldenDir } from "../../../train/src/internal/testing/tiny.ts"
 import { killGrpo } from "../internal/testing/kill-grpo.ts"
+import { codeOf, stepsOf, tinyRuns, type Given } from "../internal/testing/online-runs.ts"
 import { evenTokens, tinyExamples, tinyModel, tinyTeacher } from "../internal/testing/tiny-grpo.ts"
 import { gkd, promptOf } from "./gkd.ts"
 
@@ -37,12 +33,12 @@ const golden = JSON.parse(
   }[]
 }
 
-const folder = mkdtempSync(join(tmpdir(), "sloth-gkd-"))
-const engine = new Engine(createReferenceBackend())
-afterAll(() => {
-  rmSync(folder, { recursive: true, force: true })
-  expect(engine.backend.memory.stats().liveBuffers).toBe(0)
-  engine[Symbol.dispose]()
+const { engine, folder, ...runs } = tinyRuns<Example>({
+  teacher: tinyTeacher(),
+  data: { examples: tinyExamples, heldOut: tinyExamples.slice(0, 3) },
+  objective: gkd,
+  rewards: [],
+  config: { steps: 30, batch: 5, rank: 8, schedule: "constant", evalEvery: 15 },
 })
 
 describe("the divergence", () => {
@@ -149,28 +145,13 @@ describe("steps", () => {
   })
 })
 
-let runs = 0
-const config = { steps: 30, batch: 5, rank: 8, learningRate: 1e-2, schedule: "constant", evalEvery: 15 } as const
-const run = (settings: object, options: Partial<TrainOptions<Example>> = {}) =>
-  train<Example>({
-    engine,
-    model: tinyModel(),
-    teacher: tinyTeacher(),
-    data: { examples: tinyExamples, heldOut: tinyExamples.slice(0, 3) },
-    objective: gkd,
-    measure: false,
-    run: join(folder, `run-${++runs}`),
-    settings: { maxCompletionLength: 6, ...settings },
-    config,
-    ...options,
-  })
-const steps = (path: string) => readEvents(runPaths(path).events).filter((e): e is StepEvent => e.type === "step")
+const run = (settings: object, options: Given<Example> = {}) => runs.run({ settings, ...options })
 
 describe("a run", () => {
   test("comes nearer to the teacher, on its own answers and on those of the rows", async () => {
     for (const lambda of [0, 0.5, 1]) {
       const { run: path } = await run({ lambda })
-      const events = steps(path)
+      const events = stepsOf(path)
       const evaluations = readEvents(runPaths(path).events).filter((e) => e.type === "eval")
       expect(evaluations.map(({ loss }) => loss).at(-1)!).toBeLessThan(evaluations[0]!.loss)
       const mean = (some: StepEvent[]) => some.reduce((n, { loss }) => n + loss, 0) / some.length
@@ -185,7 +166,7 @@ describe("a run", () => {
 
   test("with seqKd the teacher answers the rows that the model does not, and the model comes nearer to it there", async () => {
     const { run: path } = await run({ lambda: 0.5, seqKd: true })
-    const events = steps(path)
+    const events = stepsOf(path)
     for (const { metrics } of events) expect(metrics!["rows/sampled"]! + metrics!["rows/taught"]!).toBe(1)
     const mean = (some: StepEvent[]) => some.reduce((n, { loss }) => n + loss, 0) / some.length
     expect(mean(events.slice(-5))).toBeLessThan(0.9 * mean(events.slice(0, 5)))
@@ -194,43 +175,29 @@ describe("a run", () => {
     const taught = samples.filter(({ by }) => by === "teacher")
     expect(taught.length).toBe(Math.round(events.reduce((n, { metrics }) => n + 5 * metrics!["rows/taught"]!, 0)))
     // What the teacher says is what its own weights say: another run with other weights of the model hears the same for the same row and step.
-    const other = await run({ lambda: 0.5, seqKd: true }, { config: { ...config, learningRate: 1e-6 } })
+    const other = await run({ lambda: 0.5, seqKd: true }, { config: { learningRate: 1e-6 } })
     const texts = (some: typeof samples) => some.flatMap(({ by, completion }) => (by === "teacher" ? [completion] : []))
     expect(texts(readSamples(runPaths(other.run).samples))).toEqual(texts(samples))
   }, 60_000)
 
   test("the plan counts the teacher; settings that make no sense are refused before anything starts", async () => {
-    const plan = (options: Partial<TrainOptions<Example>>) =>
-      planRun<Example>({
-        engine,
-        model: tinyModel(),
-        data: { examples: tinyExamples },
-        objective: gkd,
-        measure: false,
-        config: { batch: 4, epochs: 1 },
-        ...options,
-      })
-    const codeOf = (options: Partial<TrainOptions<Example>>) =>
-      plan(options).then(
-        () => "none",
-        (error: unknown) => (isSlothError(error) ? error.code : String(error)),
-      )
-    const { mappedBytes, weightBytes } = (await plan({ teacher: tinyTeacher() })).memory
+    const refused = (options: Given<Example>) => codeOf(runs.plan({ data: { examples: tinyExamples }, ...options }))
+    const { mappedBytes, weightBytes } = (await runs.plan()).memory
     const [own, teacher] = [tinyModel(), tinyTeacher()].map((files) => {
       using model = files.build(engine)
       return 4 * model.parameterCount
     })
     expect(mappedBytes + weightBytes).toBeGreaterThanOrEqual(own! + teacher!)
-    expect(await codeOf({})).toBe("SLOTH_TRAIN_TEACHER")
-    expect(await codeOf({ teacher: tinyTeacher(), rewards: [evenTokens] })).toBe("SLOTH_TRAIN_REWARDS")
-    expect(await codeOf({ teacher: tinyTeacher(), settings: { seqKd: true, lambda: 1 } })).toBe("SLOTH_RL_SETTINGS")
+    expect(await refused({ teacher: undefined })).toBe("SLOTH_TRAIN_TEACHER")
+    expect(await refused({ teacher: tinyTeacher(), rewards: [evenTokens] })).toBe("SLOTH_TRAIN_REWARDS")
+    expect(await refused({ teacher: tinyTeacher(), settings: { seqKd: true, lambda: 1 } })).toBe("SLOTH_RL_SETTINGS")
     const { tokenizer } = tinyTeacher()
     const foreign = {
       ...tokenizer,
       fingerprint: "other",
       idToToken: (id: number) => (id === 7 ? "?" : tokenizer.idToToken(id)),
     }
-    expect(await codeOf({ teacher: { ...tinyTeacher(), tokenizer: foreign } })).toBe("SLOTH_TRAIN_TEACHER_VOCABULARY")
+    expect(await refused({ teacher: { ...tinyTeacher(), tokenizer: foreign } })).toBe("SLOTH_TRAIN_TEACHER_VOCABULARY")
   })
 
   test("what a row asks is what stands before its last answer", () => {

@@ -1,9 +1,7 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { describe, expect, test } from "bun:test"
+import { readdirSync } from "node:fs"
 import { join } from "node:path"
-import { isSlothError, readEvents, runPaths, type Reward, type StepEvent } from "@sloth/core"
-import { createReferenceBackend, Engine } from "@sloth/tensor"
+import { readEvents, runPaths, type Reward, type StepEvent } from "@sloth/core"
 import {
   buildMicroBatch,
   makeTrainable,
@@ -14,9 +12,9 @@ import {
   splitUnits,
   train,
   type SourceContext,
-  type TrainOptions,
 } from "@sloth/train"
 import { killGrpo } from "../internal/testing/kill-grpo.ts"
+import { adapterOf, codeOf, stepsOf, tinyRuns } from "../internal/testing/online-runs.ts"
 import { tinyModel, tinyPrompts, evenTokens, shortness } from "../internal/testing/tiny-grpo.ts"
 import { pick } from "../preference/completions-unit.ts"
 import type { PromptExample } from "../data/prompts.ts"
@@ -24,41 +22,16 @@ import { dapo, drGrpo, grpo, gspo, reinforcePlusPlus, rloo, cispo } from "./grpo
 import type { SampledUnit } from "./sampled-unit.ts"
 import { readRollout, writeRollout } from "./stored-rollout.ts"
 
-let folder = ""
-beforeAll(() => void (folder = mkdtempSync(join(tmpdir(), "sloth-grpo-"))))
-const engine = new Engine(createReferenceBackend())
-afterAll(() => {
-  rmSync(folder, { recursive: true, force: true })
-  expect(engine.backend.memory.stats().liveBuffers).toBe(0)
-  engine[Symbol.dispose]()
+const { engine, folder, run } = tinyRuns({
+  objective: grpo,
+  settings: { numGenerations: 4 },
+  config: { steps: 4, batch: 3 },
 })
-
-let runs = 0
-const run = (options: Partial<TrainOptions<PromptExample>> = {}) =>
-  train<PromptExample>({
-    engine,
-    model: tinyModel(),
-    data: { examples: tinyPrompts },
-    objective: grpo,
-    rewards: [evenTokens],
-    measure: false,
-    run: join(folder, `run-${++runs}`),
-    ...options,
-    settings: { numGenerations: 4, maxCompletionLength: 6, ...(options.settings as object) },
-    config: { steps: 4, batch: 3, rank: 4, learningRate: 1e-2, ...options.config },
-  })
-const steps = (path: string) => readEvents(runPaths(path).events).filter((e): e is StepEvent => e.type === "step")
-const adapter = (path: string) => readFileSync(join(path, "adapter", "adapter_model.safetensors"))
-const codeOf = (promise: Promise<unknown>) =>
-  promise.then(
-    () => "none",
-    (error: unknown) => (isSlothError(error) ? error.code : String(error)),
-  )
 
 describe("a run of GRPO", () => {
   test("learns what is rewarded, and says what it did", async () => {
     const { run: path } = await run({ config: { steps: 60, batch: 4, learningRate: 1e-2, schedule: "constant" } })
-    const events = steps(path)
+    const events = stepsOf(path)
     const rewards = events.map(({ metrics }) => metrics!["reward"]!)
     const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length
     // 16 completions of 6 tokens that are even by chance: the mean of 5 rollouts is 0.5 ± 0.07 (three standard errors) when nothing is learnt.
@@ -98,8 +71,8 @@ describe("a run of GRPO", () => {
   test("every method of the family runs, and equal seeds give equal bits", async () => {
     for (const objective of [gspo, drGrpo, dapo, cispo, rloo, reinforcePlusPlus]) {
       const [a, b] = [await run({ objective, config: { steps: 2 } }), await run({ objective, config: { steps: 2 } })]
-      expect(adapter(a.run).equals(adapter(b.run))).toBe(true)
-      expect(steps(a.run).map((s) => s.loss)).toEqual(steps(b.run).map((s) => s.loss))
+      expect(adapterOf(a.run).equals(adapterOf(b.run))).toBe(true)
+      expect(stepsOf(a.run).map((s) => s.loss)).toEqual(stepsOf(b.run).map((s) => s.loss))
     }
   }, 60_000)
 
@@ -113,7 +86,7 @@ describe("a run of GRPO", () => {
 
   test("a rounded cache is corrected for by itself", async () => {
     const [exact, rounded] = await Promise.all(
-      ["f32", "f16"].map(async (kvCache) => steps((await run({ settings: { kvCache }, config: { steps: 2 } })).run)),
+      ["f32", "f16"].map(async (kvCache) => stepsOf((await run({ settings: { kvCache }, config: { steps: 2 } })).run)),
     )
     const of = (name: string, events: StepEvent[]) => events.map(({ metrics }) => metrics![name])
     const difference = "sampling/sampling_logp_difference/mean"
@@ -252,9 +225,9 @@ describe("interruptions", () => {
         resume: true,
       })
       expect(second.status).toBe("completed")
-      expect(adapter(path).equals(adapter(whole.run))).toBe(true)
+      expect(adapterOf(path).equals(adapterOf(whole.run))).toBe(true)
       expect(readSamples(runPaths(path).samples)).toEqual(readSamples(runPaths(whole.run).samples))
-      expect(steps(path).map((s) => [s.step, s.loss])).toEqual(steps(whole.run).map((s) => [s.step, s.loss]))
+      expect(stepsOf(path).map((s) => [s.step, s.loss])).toEqual(stepsOf(whole.run).map((s) => [s.step, s.loss]))
     }
   }, 60_000)
 
@@ -355,8 +328,8 @@ test("dynamic sampling exchanges groups that teach nothing", async () => {
   }
   const plain = await run({ rewards: [sometimes], config: { steps: 2 } })
   const dynamic = await run({ rewards: [sometimes], config: { steps: 2 }, settings: { dynamicSampling: 6 } })
-  const flat = (path: string) => steps(path).map(({ metrics }) => metrics!["frac_reward_zero_std"]!)
+  const flat = (path: string) => stepsOf(path).map(({ metrics }) => metrics!["frac_reward_zero_std"]!)
   expect(flat(plain.run)[0]).toBeGreaterThan(0)
   expect(flat(dynamic.run)).toEqual([0, 0])
-  expect(steps(dynamic.run)[0]!.metrics!["groups/resampled"]).toBeGreaterThan(0)
+  expect(stepsOf(dynamic.run)[0]!.metrics!["groups/resampled"]).toBeGreaterThan(0)
 })

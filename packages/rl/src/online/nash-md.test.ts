@@ -1,24 +1,20 @@
-import { afterAll, describe, expect, test } from "bun:test"
-import { mkdtempSync, readFileSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { describe, expect, test } from "bun:test"
+import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import { isSlothError, readEvents, runPaths, type RolloutEngine, type StepEvent } from "@sloth/core"
+import { runPaths, type RolloutEngine } from "@sloth/core"
 import { localRollout, MixtureRollout, type MixtureOptions } from "@sloth/infer"
-import { createReferenceBackend, Engine } from "@sloth/tensor"
 import {
   buildMicroBatch,
   makeTrainable,
-  planRun,
   readLogprobs,
   readSamples,
   resolveTrainConfig,
-  train,
   unitFromTokens,
 } from "@sloth/train"
-import type { PromptExample } from "../data/prompts.ts"
 import { finiteDifferences, largestDifference } from "../internal/testing/gradient.ts"
 import { killGrpo } from "../internal/testing/kill-grpo.ts"
-import { evenTokens, tinyModel, tinyPrompts } from "../internal/testing/tiny-grpo.ts"
+import { codeOf, stepsOf, tinyRuns } from "../internal/testing/online-runs.ts"
+import { tinyModel, tinyPrompts } from "../internal/testing/tiny-grpo.ts"
 import { nashMd, nashMdLoss, preferenceMargins } from "./nash-md.ts"
 import type { SampledPair } from "./pairs.ts"
 
@@ -36,12 +32,10 @@ const golden = (
   }
 ).pairs[0]!
 
-const folder = mkdtempSync(join(tmpdir(), "sloth-nash-"))
-const engine = new Engine(createReferenceBackend())
-afterAll(() => {
-  rmSync(folder, { recursive: true, force: true })
-  expect(engine.backend.memory.stats().liveBuffers).toBe(0)
-  engine[Symbol.dispose]()
+const { engine, folder, ...runs } = tinyRuns({
+  objective: nashMd,
+  settings: { temperature: 1 },
+  config: { batch: 8, schedule: "constant" },
 })
 
 test("the loss against TRL's formula: value, gradient, finite differences with the ratio held fixed", () => {
@@ -132,27 +126,12 @@ describe("the mixture", () => {
   }, 60_000)
 })
 
-let runs = 0
-const given = (settings: object) => ({
-  engine,
-  model: tinyModel(),
-  data: { examples: tinyPrompts },
-  objective: nashMd,
-  rewards: [evenTokens],
-  measure: false as const,
-  settings: { maxCompletionLength: 6, temperature: 1, ...settings },
-})
-const run = (settings: object, config: object) =>
-  train<PromptExample>({
-    ...given(settings),
-    run: join(folder, `run-${++runs}`),
-    config: { batch: 8, rank: 4, learningRate: 1e-2, schedule: "constant", ...config },
-  })
+const run = (settings: object, config: object) => runs.run({ settings, config })
 
 describe("runs", () => {
   test("what is learnt from is the preference over the mixture", async () => {
     const { run: path } = await run({}, { steps: 2, batch: 4 })
-    const events = readEvents(runPaths(path).events).filter((e): e is StepEvent => e.type === "step")
+    const events = stepsOf(path)
     // B of a fresh adapter is 0: policy and reference are the same, to rounding.
     expect(Math.abs(events[0]!.metrics!["kl/sequence"]!)).toBeLessThan(1e-4)
     expect(events[0]!.gradNorm).toBeGreaterThan(0)
@@ -186,10 +165,7 @@ describe("runs", () => {
   }, 120_000)
 
   test("settings out of range are refused", async () => {
-    const error = await planRun<PromptExample>({ ...given({ mixture: 1.5 }), config: { batch: 5 } }).catch(
-      (e: unknown) => e,
-    )
-    expect(isSlothError(error) && error.code).toBe("SLOTH_CONFIG_INVALID")
+    expect(await codeOf(runs.plan({ settings: { mixture: 1.5 }, config: { batch: 5 } }))).toBe("SLOTH_CONFIG_INVALID")
   })
 
   test("kill -9 in rollout, scoring and update: the same bits", async () => {

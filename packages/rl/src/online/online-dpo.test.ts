@@ -1,14 +1,11 @@
-import { afterAll, describe, expect, test } from "bun:test"
-import { mkdtempSync, readFileSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { describe, expect, test } from "bun:test"
+import { readFileSync } from "node:fs"
 import { join } from "node:path"
-import { isSlothError, readEvents, runPaths, type RolloutFactory, type StepEvent } from "@sloth/core"
-import { createReferenceBackend, Engine } from "@sloth/tensor"
-import { readSamples, train } from "@sloth/train"
-import type { PromptExample } from "../data/prompts.ts"
+import { runPaths, type RolloutFactory } from "@sloth/core"
+import { readSamples } from "@sloth/train"
 import { finiteDifferences, largestDifference } from "../internal/testing/gradient.ts"
 import { killGrpo } from "../internal/testing/kill-grpo.ts"
-import { evenTokens, tinyModel, tinyPrompts } from "../internal/testing/tiny-grpo.ts"
+import { codeOf, meanOf, stepsOf, tinyRuns } from "../internal/testing/online-runs.ts"
 import { onlineDpo, xpo } from "./online-dpo.ts"
 import { pairLoss, pairSigns, penalised, type SampledPair } from "./pairs.ts"
 
@@ -28,12 +25,9 @@ const goldens = (
   ) as { readonly pairs: readonly Golden[] }
 ).pairs
 
-const folder = mkdtempSync(join(tmpdir(), "sloth-pairs-"))
-const engine = new Engine(createReferenceBackend())
-afterAll(() => {
-  rmSync(folder, { recursive: true, force: true })
-  expect(engine.backend.memory.stats().liveBuffers).toBe(0)
-  engine[Symbol.dispose]()
+const { folder, run: start } = tinyRuns({
+  settings: { temperature: 1 },
+  config: { batch: 8, schedule: "constant" },
 })
 
 const sampledOf = ({ policy, reference, scores }: Golden): SampledPair[] => {
@@ -84,6 +78,7 @@ describe("losses of sampled pairs against TRL's formulas", () => {
 
   test("ties go to the first, pairs without a score teach nothing, and cut completions lose", () => {
     expect([...pairSigns(Float64Array.of(1, 1, 0, 2, Number.NaN, 3))]).toEqual([1, -1, -1, 1, 0, 0])
+    expect([...pairSigns(Float64Array.of(1, 1, 0, 2), true)]).toEqual([0, 0, -1, 1])
     expect([...penalised(Float64Array.of(1, 1), ["stop", "length"], 0.5)]).toEqual([1, 0.5])
     const [pair] = sampledOf(goldens[0]!)
     const { loss, gradients } = pairLoss([{ ...pair!, signs: [0, 0] }], { loss: "sigmoid", beta: 0.1, alpha: 1 }, 1)
@@ -91,21 +86,8 @@ describe("losses of sampled pairs against TRL's formulas", () => {
   })
 })
 
-let runs = 0
 const run = (objective: typeof onlineDpo | typeof xpo, settings: object, config: object, rollout?: RolloutFactory) =>
-  train<PromptExample>({
-    engine,
-    model: tinyModel(),
-    data: { examples: tinyPrompts },
-    objective,
-    rewards: [evenTokens],
-    measure: false,
-    run: join(folder, `run-${++runs}`),
-    settings: { maxCompletionLength: 6, temperature: 1, ...settings },
-    config: { batch: 8, rank: 4, learningRate: 1e-2, schedule: "constant", ...config },
-    ...(rollout === undefined ? {} : { rollout }),
-  })
-const steps = (path: string) => readEvents(runPaths(path).events).filter((e): e is StepEvent => e.type === "step")
+  start({ objective, settings, config, ...(rollout === undefined ? {} : { rollout }) })
 
 describe("runs", () => {
   test("the first step of both is log 2, and both learn what is rewarded", async () => {
@@ -115,11 +97,10 @@ describe("runs", () => {
         { beta: 0.05, alpha: objective === xpo ? 1e-5 : undefined },
         { steps: 60 },
       )
-      const events = steps(path)
+      const events = stepsOf(path)
       // B of a fresh adapter is 0: policy and reference are the same. XPO's bonus is 1e-5 of some -60 nats.
       expect(Math.abs(events[0]!.loss - Math.LN2)).toBeLessThan(1e-3)
-      const mean = (name: string, some: StepEvent[]) => some.reduce((n, e) => n + e.metrics![name]!, 0) / some.length
-      expect(mean("rewards/margins", events.slice(-5))).toBeGreaterThan(0.05)
+      expect(meanOf("rewards/margins", events.slice(-5))).toBeGreaterThan(0.05)
       const own = (from: number, to: number) => {
         const some = readSamples(runPaths(path).samples).filter(
           ({ step, index }) => step > from && step <= to && (objective === onlineDpo || index === 0),
@@ -146,14 +127,13 @@ describe("runs", () => {
     const [whole, small] = await Promise.all(
       [2048, 8].map((tokenBudget) => run(onlineDpo, {}, { steps: 3, tokenBudget })),
     )
-    const [a, b] = [steps(whole!.run), steps(small!.run)]
+    const [a, b] = [stepsOf(whole!.run), stepsOf(small!.run)]
     for (const [i, { loss }] of b.entries()) expect(loss).toBeCloseTo(a[i]!.loss, 5)
   })
 
   test("an engine elsewhere has no reference to sample from", async () => {
     const elsewhere = { name: "far", elsewhere: true, create: () => Promise.reject(new Error("never")) }
-    const error = await run(xpo, {}, { steps: 1 }, elsewhere as unknown as RolloutFactory).catch((e: unknown) => e)
-    expect(isSlothError(error) && error.code).toBe("SLOTH_RL_OPPONENT")
+    expect(await codeOf(run(xpo, {}, { steps: 1 }, elsewhere as unknown as RolloutFactory))).toBe("SLOTH_RL_OPPONENT")
   })
 
   for (const variant of ["onlineDpo", "xpo"])

@@ -9,11 +9,17 @@ import {
   pairLossField,
   pairObjectiveLoss,
   pairSigns,
+  tiesField,
   type PairSettings,
 } from "./pairs.ts"
 
 /** Settings of online DPO. */
-export const OnlineDpoSettingsSchema = Schema.Struct({ ...pairFields, loss: pairLossField, ...syncedReferenceFields })
+export const OnlineDpoSettingsSchema = Schema.Struct({
+  ...pairFields,
+  loss: pairLossField,
+  ties: tiesField,
+  ...syncedReferenceFields,
+})
 
 /** Decoded {@link OnlineDpoSettingsSchema}. */
 export type OnlineDpoSettings = typeof OnlineDpoSettingsSchema.Type
@@ -22,6 +28,7 @@ export type OnlineDpoSettings = typeof OnlineDpoSettingsSchema.Type
 export const XpoSettingsSchema = Schema.Struct({
   ...pairFields,
   loss: pairLossField,
+  ties: tiesField,
   alpha: field
     .number({
       description: "Weight of the log-prob of what the reference says, which the policy is pushed away from.",
@@ -33,8 +40,9 @@ export const XpoSettingsSchema = Schema.Struct({
 /** Decoded {@link XpoSettingsSchema}. */
 export type XpoSettings = typeof XpoSettingsSchema.Type
 
-const judged = (settings: PairSettings) =>
-  judgedPairs(settings, (scores, judged) => ({ advantages: pairSigns(scores, judged) }))
+/** A judge's tie is its word; equal rewards are taken as the settings say. */
+const judged = (settings: PairSettings & { readonly ties: "first" | "skip" }) =>
+  judgedPairs(settings, (scores, isJudged) => ({ advantages: pairSigns(scores, isJudged || settings.ties === "skip") }))
 
 /**
  * Online DPO (Guo et al. 2024) with TRL's settings: two completions of each prompt, the better one by reward against the other. The log-probs that are compared are the models' own: the temperature

@@ -40,6 +40,14 @@ export const pairFields = {
   ...judgeFields,
 }
 
+/** What a pair of equal rewards teaches. */
+export const tiesField = field
+  .choice(["first", "skip"], {
+    description:
+      "What to do with pairs of equal rewards: take the first as the better one, or learn nothing from them, which is better where rewards are often equal, as of answers that are right or wrong.",
+  })
+  .pipe(withDefault("first"))
+
 /** How a pair that was sampled becomes a loss. */
 export const pairLossField = field
   .choice(["sigmoid", "ipo"], {
@@ -59,13 +67,12 @@ export const penalised = (scores: Float64Array, finish: SampledFacts["finish"], 
   scores.map((score, i) => (finish[i] === "length" ? score - penalty : score))
 
 /**
- * 1 for the better completion of each pair and -1 for the other, the first where they are equal; 0 for both where one has no score. Where a judge compared the two, a tie is
- * its word, and 0 for both too.
+ * 1 for the better completion of each pair and -1 for the other, the first where they are equal; 0 for both where one has no score, and with `skipTies` where they are equal.
  */
-export const pairSigns = (scores: Float64Array, judged = false): Float64Array =>
+export const pairSigns = (scores: Float64Array, skipTies = false): Float64Array =>
   scores.map((score, i) => {
     const other = scores[i ^ 1]!
-    if (Number.isNaN(score) || Number.isNaN(other) || (judged && score === other)) return 0
+    if (Number.isNaN(score) || Number.isNaN(other) || (skipTies && score === other)) return 0
     const isFirst = i % 2 === 0
     return (isFirst ? score >= other : score > other) ? 1 : -1
   })

@@ -1,25 +1,16 @@
-import { afterAll, expect, test } from "bun:test"
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { readEvents, runPaths, type StepEvent } from "@sloth/core"
-import { createReferenceBackend, Engine } from "@sloth/tensor"
-import { train } from "@sloth/train"
-import type { PromptExample } from "../data/prompts.ts"
+import { expect, test } from "bun:test"
 import { killGrpo } from "../internal/testing/kill-grpo.ts"
-import { tinyModel, tinyPrompts } from "../internal/testing/tiny-grpo.ts"
+import { stepsOf, tinyRuns } from "../internal/testing/online-runs.ts"
 import { defineReward } from "../rewards/define-reward.ts"
 import { grpo } from "./grpo.ts"
 import { ReplayBuffer, replayScore } from "./replay-buffer.ts"
 import { replayGroups } from "./replay-groups.ts"
 import type { SampledGroup } from "./stored-rollout.ts"
 
-const folder = mkdtempSync(join(tmpdir(), "sloth-replay-"))
-const engine = new Engine(createReferenceBackend())
-afterAll(() => {
-  rmSync(folder, { recursive: true, force: true })
-  expect(engine.backend.memory.stats().liveBuffers).toBe(0)
-  engine[Symbol.dispose]()
+const { folder, ...runs } = tinyRuns({
+  objective: grpo,
+  settings: { numGenerations: 3, maxCompletionLength: 2 },
+  config: { steps: 8, batch: 4, learningRate: 2e-2, schedule: "constant" },
 })
 
 const group = (row: number, ...advantages: number[]): SampledGroup => ({
@@ -83,24 +74,11 @@ const seldom = defineReward({
   name: "seldom",
   each: ({ completionTokens }) => (completionTokens[0]! % 7 === 0 ? 1 : 0),
 })
-const run = async (settings: object, name: string) => {
-  const result = await train<PromptExample>({
-    engine,
-    model: tinyModel(),
-    data: { examples: tinyPrompts },
-    objective: grpo,
-    rewards: [seldom],
-    measure: false,
-    run: join(folder, name),
-    settings: { numGenerations: 3, maxCompletionLength: 2, ...settings },
-    config: { steps: 8, batch: 4, rank: 4, learningRate: 2e-2, schedule: "constant" },
-  })
-  return readEvents(runPaths(result.run).events).filter((e): e is StepEvent => e.type === "step")
-}
+const run = async (settings: object) => stepsOf((await runs.run({ rewards: [seldom], settings })).run)
 
 test("in a run: every step has something to learn, from ratios that are those of older weights", async () => {
-  const plain = await run({}, "plain")
-  const replayed = await run({ replayBuffer: 16, clip: 10, clipHigh: 10 }, "replayed")
+  const plain = await run({})
+  const replayed = await run({ replayBuffer: 16, clip: 10, clipHigh: 10 })
   expect(plain.some(({ metrics }) => metrics!["frac_reward_zero_std"]! > 0)).toBe(true)
   const { metrics } = replayed.at(-1)!
   expect(metrics!["groups/kept"]).toBeGreaterThan(3)

@@ -1,43 +1,21 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
+import { describe, expect, test } from "bun:test"
+import { readdirSync } from "node:fs"
 import { join } from "node:path"
-import { isSlothError, readEvents, runPaths, type Reward, type StepEvent } from "@sloth/core"
-import { createReferenceBackend, Engine } from "@sloth/tensor"
-import { readSamples, train, type TrainOptions } from "@sloth/train"
-import { evenTokens, tinyModel, tinyPrompts } from "../internal/testing/tiny-grpo.ts"
+import { isSlothError, runPaths, type Reward } from "@sloth/core"
+import { readSamples } from "@sloth/train"
+import { evenTokens, tinyPrompts } from "../internal/testing/tiny-grpo.ts"
+import { adapterOf, stepsOf, tinyRuns } from "../internal/testing/online-runs.ts"
 import type { PromptExample } from "../data/prompts.ts"
 import { readDrawn, writeDrawn } from "./drawn-rollout.ts"
 import { dapo, grpo, gspo } from "./grpo.ts"
 
-let folder = ""
-beforeAll(() => void (folder = mkdtempSync(join(tmpdir(), "sloth-ahead-"))))
-const engine = new Engine(createReferenceBackend())
-afterAll(() => {
-  rmSync(folder, { recursive: true, force: true })
-  expect(engine.backend.memory.stats().liveBuffers).toBe(0)
-  engine[Symbol.dispose]()
+const { folder, run } = tinyRuns({
+  objective: grpo,
+  settings: { numGenerations: 4, maxStaleness: 1 },
+  config: { steps: 4, batch: 3, learningRate: 5e-2, schedule: "constant" },
 })
 
-let runs = 0
-const run = (options: Partial<TrainOptions<PromptExample>> = {}) =>
-  train<PromptExample>({
-    engine,
-    model: tinyModel(),
-    data: { examples: tinyPrompts },
-    objective: grpo,
-    rewards: [evenTokens],
-    measure: false,
-    run: join(folder, `run-${++runs}`),
-    ...options,
-    settings: { numGenerations: 4, maxCompletionLength: 6, maxStaleness: 1, ...(options.settings as object) },
-    ...(options.resume === true
-      ? {}
-      : { config: { steps: 4, batch: 3, rank: 4, learningRate: 5e-2, schedule: "constant", ...options.config } }),
-  })
-const steps = (path: string) => readEvents(runPaths(path).events).filter((e): e is StepEvent => e.type === "step")
-const figure = (path: string, name: string) => steps(path).map(({ metrics }) => metrics![name])
-const adapter = (path: string) => readFileSync(join(path, "adapter", "adapter_model.safetensors"))
+const figure = (path: string, name: string) => stepsOf(path).map(({ metrics }) => metrics![name])
 
 describe("rollouts made ahead", () => {
   test("are as old as is allowed and no older, and the ratio of the weights that train to those that sampled weighs them", async () => {
@@ -149,10 +127,10 @@ describe("rollouts made ahead", () => {
       expect(first.status).toBe("interrupted")
       const second = await run({ run: path, settings, resume: true })
       expect(second.status).toBe("completed")
-      expect(adapter(path).equals(adapter(whole.run))).toBe(true)
+      expect(adapterOf(path).equals(adapterOf(whole.run))).toBe(true)
       expect(readSamples(runPaths(path).samples)).toEqual(readSamples(runPaths(whole.run).samples))
-      expect(steps(path).map((s) => [s.step, s.loss, s.metrics!["staleness"]])).toEqual(
-        steps(whole.run).map((s) => [s.step, s.loss, s.metrics!["staleness"]]),
+      expect(stepsOf(path).map((s) => [s.step, s.loss, s.metrics!["staleness"]])).toEqual(
+        stepsOf(whole.run).map((s) => [s.step, s.loss, s.metrics!["staleness"]]),
       )
     }
   }, 60_000)
@@ -171,7 +149,7 @@ describe("rollouts made ahead", () => {
     expect(readdirSync(join(path, "checkpoints"))).toEqual(["step-000002"])
     // What was sampled ahead is scored again.
     expect((await run({ run: path, resume: true })).status).toBe("completed")
-    expect(adapter(path).equals(adapter((await run()).run))).toBe(true)
+    expect(adapterOf(path).equals(adapterOf((await run()).run))).toBe(true)
   })
 })
 

@@ -1,9 +1,5 @@
-import { afterAll, expect, test } from "bun:test"
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { isSlothError, readEvents, runPaths, type StepEvent } from "@sloth/core"
-import { createReferenceBackend, Engine } from "@sloth/tensor"
+import { expect, test } from "bun:test"
+import { isSlothError } from "@sloth/core"
 import {
   buildMicroBatch,
   makeTrainable,
@@ -12,39 +8,21 @@ import {
   readReferenceLogprobs,
   resolveTrainConfig,
   SyncedReference,
-  train,
 } from "@sloth/train"
 import type { PromptExample } from "../data/prompts.ts"
 import { killGrpo } from "../internal/testing/kill-grpo.ts"
+import { stepsOf, tinyRuns } from "../internal/testing/online-runs.ts"
 import { evenTokens, tinyModel, tinyPrompts } from "../internal/testing/tiny-grpo.ts"
 import { grpo, reinforcePlusPlus, rloo } from "./grpo.ts"
 import { sampledUnits } from "./sampled-unit.ts"
 
-const folder = mkdtempSync(join(tmpdir(), "sloth-synced-"))
-const engine = new Engine(createReferenceBackend())
-afterAll(() => {
-  rmSync(folder, { recursive: true, force: true })
-  expect(engine.backend.memory.stats().liveBuffers).toBe(0)
-  engine[Symbol.dispose]()
+const { engine, folder, run } = tinyRuns({
+  settings: { numGenerations: 4 },
+  config: { steps: 5, batch: 3, schedule: "constant" },
 })
 
-let runs = 0
-const klOf = async (objective: typeof grpo | typeof rloo | typeof reinforcePlusPlus, settings: object) => {
-  const { run } = await train<PromptExample>({
-    engine,
-    model: tinyModel(),
-    data: { examples: tinyPrompts },
-    objective,
-    rewards: [evenTokens],
-    measure: false,
-    run: join(folder, `run-${++runs}`),
-    settings: { numGenerations: 4, maxCompletionLength: 6, ...settings },
-    config: { steps: 5, batch: 3, rank: 4, learningRate: 1e-2, schedule: "constant" },
-  })
-  return readEvents(runPaths(run).events)
-    .filter((e): e is StepEvent => e.type === "step")
-    .map(({ metrics }) => metrics!["kl"]!)
-}
+const klOf = async (objective: typeof grpo | typeof rloo | typeof reinforcePlusPlus, settings: object) =>
+  stepsOf((await run({ objective, settings })).run).map(({ metrics }) => metrics!["kl"]!)
 
 test("a reference that takes over the whole policy after every step is the policy: no divergence at any step", async () => {
   for (const [objective, settings] of [

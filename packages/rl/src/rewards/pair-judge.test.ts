@@ -1,16 +1,13 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test"
-import { mkdtempSync, rmSync } from "node:fs"
 import { createServer, type IncomingMessage } from "node:http"
 import type { AddressInfo } from "node:net"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { readEvents, runPaths, type RewardSample, type StepEvent } from "@sloth/core"
-import { createReferenceBackend, Engine } from "@sloth/tensor"
-import { readSamples, train } from "@sloth/train"
+import { runPaths, type RewardSample } from "@sloth/core"
+import { readSamples } from "@sloth/train"
 import { byteTokenizer } from "../../../data/fixtures/byte-tokenizer.ts"
-import type { PromptExample } from "../data/prompts.ts"
 import { scriptedEngine } from "../internal/testing/scripted-engine.ts"
-import { evenTokens, tinyModel, tinyPrompts } from "../internal/testing/tiny-grpo.ts"
+import { codeOf, stepsOf, tinyRuns, type Given } from "../internal/testing/online-runs.ts"
+import { evenTokens, tinyPrompts } from "../internal/testing/tiny-grpo.ts"
 import { grpo } from "../online/grpo.ts"
 import { nashMd } from "../online/nash-md.ts"
 import { onlineDpo, xpo } from "../online/online-dpo.ts"
@@ -37,18 +34,18 @@ const server = createServer(async (request, response) => {
 })
 await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
 const baseUrl = `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`
-const folder = mkdtempSync(join(tmpdir(), "sloth-pair-judge-"))
-const engine = new Engine(createReferenceBackend())
-const before = process.env["SLOTH_CACHE"]
+const { folder, run: start } = tinyRuns({
+  rewards: [],
+  settings: { temperature: 1, beta: 0.05 },
+  config: { steps: 2, batch: 8, schedule: "constant" },
+})
+const shared = process.env["SLOTH_CACHE"]
 process.env["SLOTH_CACHE"] = folder
 afterAll(() => {
-  if (before === undefined) delete process.env["SLOTH_CACHE"]
-  else process.env["SLOTH_CACHE"] = before
+  if (shared === undefined) delete process.env["SLOTH_CACHE"]
+  else process.env["SLOTH_CACHE"] = shared
   server.closeAllConnections()
   server.close()
-  rmSync(folder, { recursive: true, force: true })
-  expect(engine.backend.memory.stats().liveBuffers).toBe(0)
-  engine[Symbol.dispose]()
 })
 beforeEach(() => {
   asked.length = 0
@@ -144,25 +141,7 @@ describe("pairJudge", () => {
   })
 })
 
-let runs = 0
-type Objective = typeof onlineDpo | typeof xpo | typeof nashMd
-const run = (objective: Objective, more: object, config: object = {}) =>
-  train<PromptExample>({
-    engine,
-    model: tinyModel(),
-    data: { examples: tinyPrompts },
-    objective,
-    measure: false,
-    run: join(folder, `run-${++runs}`),
-    settings: {
-      maxCompletionLength: 6,
-      temperature: 1,
-      beta: 0.05,
-      ...("settings" in more ? (more.settings as object) : {}),
-    },
-    config: { steps: 2, batch: 8, rank: 4, learningRate: 1e-2, schedule: "constant", ...config },
-    ...Object.fromEntries(Object.entries(more).filter(([key]) => key !== "settings")),
-  })
+const run = (objective: typeof onlineDpo | typeof xpo | typeof nashMd, given: Given) => start({ objective, ...given })
 
 /** Share of even tokens in a text of the tiny model's letters, as the judge reads it. */
 const evenOf = (text: string): number => {
@@ -177,12 +156,11 @@ describe("runs", () => {
       return a === b ? (a > 0.5 ? "?" : "Better: tie") : `Better: ${a > b ? 1 : 2}`
     }
     for (const objective of [onlineDpo, xpo, nashMd]) {
-      const { run: path } = await run(
-        objective,
-        { settings: { judge: baseUrl, judgeModel: "judge-1", judgeRubric: rubric } },
+      const { run: path } = await run(objective, {
+        settings: { judge: baseUrl, judgeModel: "judge-1", judgeRubric: rubric },
         // Learning is shown once: how the others learn is shown beside them.
-        { steps: objective === onlineDpo ? 50 : 4, seed: 1 },
-      )
+        config: { steps: objective === onlineDpo ? 50 : 4, seed: 1 },
+      })
       const all = readSamples(runPaths(path).samples)
       for (let i = 0; i < all.length; i += 2) {
         const [first, second] = [all[i]!, all[i + 1]!]
@@ -192,7 +170,7 @@ describe("runs", () => {
         else if (objective === nashMd) expect([first["advantage"], second["advantage"]]).toEqual([p - 0.5, 0])
         else expect([first["advantage"], second["advantage"]]).toEqual([2 * p - 1, 1 - 2 * p])
       }
-      const [first] = readEvents(runPaths(path).events).filter((e): e is StepEvent => e.type === "step")
+      const [first] = stepsOf(path)
       expect(first!.metrics!["rewards/judge/ties"]).toBeGreaterThanOrEqual(0)
       if (objective !== onlineDpo) continue
       const even = (from: number, to: number) => {
@@ -206,18 +184,13 @@ describe("runs", () => {
   }, 120_000)
 
   test("what a judge cannot do is refused before anything starts", async () => {
-    const codeOf = (work: Promise<unknown>) =>
-      work.then(
-        () => "none",
-        (error: unknown) => (error as { readonly code: string }).code,
-      )
     const own = definePairJudge({ name: "own", compare: (pairs) => pairs.map(() => 1) })
     expect(await codeOf(run(grpo as never, { rewards: [own] }))).toBe("SLOTH_RL_JUDGE")
     expect(await codeOf(run(onlineDpo, { rewards: [own, evenTokens] }))).toBe("SLOTH_RL_JUDGE")
     expect(await codeOf(run(onlineDpo, { rewards: [own], settings: { rewardWeights: [2] } }))).toBe("SLOTH_RL_JUDGE")
     expect(await codeOf(run(onlineDpo, { rewards: [own], settings: { missingEndPenalty: 1 } }))).toBe("SLOTH_RL_JUDGE")
     const held = { data: { examples: tinyPrompts, heldOut: tinyPrompts.slice(0, 2) }, rewards: [own] }
-    expect(await codeOf(run(onlineDpo, held, { evalEvery: 1 }))).toBe("SLOTH_RL_JUDGE")
+    expect(await codeOf(run(onlineDpo, { ...held, config: { evalEvery: 1 } }))).toBe("SLOTH_RL_JUDGE")
     const at = { judge: baseUrl, judgeModel: "m" }
     expect(await codeOf(run(onlineDpo, { rewards: [evenTokens], settings: at }))).toBe("SLOTH_RL_SETTINGS")
     expect(await codeOf(run(onlineDpo, { settings: { judge: baseUrl } }))).toBe("SLOTH_RL_SETTINGS")
