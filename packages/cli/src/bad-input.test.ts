@@ -1,19 +1,19 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
 import { smallRows, writeSmallModel } from "../../sloth/testing/small-model.ts"
-import { runBin, temporaryFolder, writeText } from "../testing/run-bin.ts"
+import { cliProject } from "../testing/cli-project.ts"
+import { runBin } from "../testing/run-bin.ts"
 
-const folder = temporaryFolder("bad")
-const at = (...parts: string[]): string => join(folder.path, ...parts)
-const run = (...args: string[]) => runBin(args, { cwd: folder.path })
+const project = cliProject("bad")
+const { at, read, write } = project
+const run = (...args: string[]) => project.run(args)
 const train = (...args: string[]) => run("train", "--model", "model", "--steps", "1", ...args)
 
 beforeAll(async () => {
   await writeSmallModel(at("model"))
-  writeText(at("rows.jsonl"), smallRows(4))
+  write("rows.jsonl", smallRows(4))
 })
-afterAll(folder.remove)
+afterAll(project.remove)
 
 /** A command line, the error it must give, and what the message must say. */
 interface Case {
@@ -65,7 +65,7 @@ const cases: readonly Case[] = [
     name: "a tokenizer that does not fit the model",
     setUp: () => {
       mkdirSync(at("misfit"), { recursive: true })
-      const config = JSON.parse(readFileSync(at("model/config.json"), "utf8")) as Record<string, unknown>
+      const config = JSON.parse(read("model/config.json")) as Record<string, unknown>
       for (const name of ["tokenizer.json", "tokenizer_config.json", "model.safetensors"])
         writeFileSync(at("misfit", name), readFileSync(at("model", name)))
       writeFileSync(at("misfit/config.json"), JSON.stringify({ ...config, vocab_size: 100 }))
@@ -76,28 +76,28 @@ const cases: readonly Case[] = [
   },
   {
     name: "a broken line, with its number",
-    setUp: () => void writeText(at("broken.jsonl"), `${JSON.stringify(smallRows(1)[0])}\n{"messages": [\n`),
+    setUp: () => void write("broken.jsonl", `${JSON.stringify(smallRows(1)[0])}\n{"messages": [\n`),
     args: ["train", "--model", "model", "--data", "broken.jsonl"],
     code: "SLOTH_DATA_JSON",
     says: ["broken.jsonl line 2"],
   },
   {
     name: "an empty data set",
-    setUp: () => void writeText(at("empty.jsonl"), ""),
+    setUp: () => void write("empty.jsonl", ""),
     args: ["train", "--model", "model", "--data", "empty.jsonl"],
     code: "SLOTH_DATA_EMPTY",
     says: ["empty.jsonl"],
   },
   {
     name: "rows of mixed kinds",
-    setUp: () => void writeText(at("mixed.jsonl"), [smallRows(1)[0]!, { text: "plain" }]),
+    setUp: () => void write("mixed.jsonl", [smallRows(1)[0]!, { text: "plain" }]),
     args: ["train", "--model", "model", "--data", "mixed.jsonl"],
     code: "SLOTH_DATA_MIXED_KINDS",
     says: ["2"],
   },
   {
     name: "no scored token in any row",
-    setUp: () => void writeText(at("unscored.jsonl"), [{ tokens: [5, 6, 7], mask: [0, 0, 0] }]),
+    setUp: () => void write("unscored.jsonl", [{ tokens: [5, 6, 7], mask: [0, 0, 0] }]),
     args: ["train", "--model", "model", "--data", "unscored.jsonl"],
     code: "SLOTH_DATA_NOTHING_SCORED",
     says: ["1 rows"],
@@ -186,18 +186,18 @@ describe("bad input is a coded error before step 1", () => {
     })
 
   test("no network", async () => {
-    const result = await runBin(["pull", "org/name"], { cwd: folder.path, env: { HF_ENDPOINT: "http://127.0.0.1:9" } })
+    const result = await runBin(["pull", "org/name"], { cwd: project.path, env: { HF_ENDPOINT: "http://127.0.0.1:9" } })
     expect(result.error, result.stderr).toBe("SLOTH_HUB_NO_NETWORK")
     expect(result.code).toBe(1)
   }, 60_000)
 
   test("an unknown key in the configuration file, with the near one", async () => {
-    writeText(at("project/sloth.config.json"), JSON.stringify({ train: { model: "../model", learningrate: 1 } }))
+    write("project/sloth.config.json", JSON.stringify({ train: { model: "../model", learningrate: 1 } }))
     const result = await runBin(["train", "--data", "../rows.jsonl"], { cwd: at("project") })
     expect(result.error).toBe("SLOTH_CONFIG_INVALID")
     expect(result.code).toBe(2)
     expect(result.stderr).toContain("learningRate")
-    writeText(at("project/sloth.config.json"), JSON.stringify({ trian: {} }))
+    write("project/sloth.config.json", JSON.stringify({ trian: {} }))
     const section = await runBin(["train"], { cwd: at("project") })
     expect(section.stderr).toContain('did you mean "train"?')
   })

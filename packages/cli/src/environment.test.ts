@@ -1,25 +1,18 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { existsSync, readFileSync } from "node:fs"
-import { join } from "node:path"
+import { existsSync } from "node:fs"
 import { writeSmallModel } from "../../sloth/testing/small-model.ts"
-import { runBin, temporaryFolder, writeText } from "../testing/run-bin.ts"
+import { cliProject } from "../testing/cli-project.ts"
 
-const folder = temporaryFolder("environment")
-const at = (...parts: string[]): string => join(folder.path, ...parts)
-const run = (line: string) => runBin(line.split(" "), { cwd: folder.path })
-const lines = (text: string): Record<string, unknown>[] =>
-  text
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => JSON.parse(line) as Record<string, unknown>)
+const project = cliProject("environment")
+const { at, run, write } = project
 
 const common =
   "--model model --method grpo --threads 1 --steps 2 --batch 2 --num-generations 2 --max-completion-length 48 --rank 4 --seed 3"
 
 beforeAll(async () => {
   await writeSmallModel(at("model"))
-  writeText(
-    at("env.ts"),
+  write(
+    "env.ts",
     `export default {
       name: "echo",
       maxTurns: 2,
@@ -31,25 +24,22 @@ beforeAll(async () => {
       }),
     }\n`,
   )
-  writeText(at("words.jsonl"), ["red", "blue", "tin", "fog"].map((word) => `${JSON.stringify({ word })}\n`).join(""))
-  writeText(at("none.ts"), "export const nothing = 1\n")
-  writeText(at("half.ts"), 'export default { name: "half" }\n')
-  writeText(at("broken.ts"), "throw new Error('not today')\n")
-  writeText(
-    at("throws.ts"),
-    'export default { name: "throws", rows: [{}], reset: () => { throw new Error("no board") } }\n',
-  )
-  writeText(at("empty.ts"), 'export default { name: "empty", rows: [{}], reset: () => ({ state: 1 }) }\n')
-  writeText(at("hangs.ts"), 'export default { name: "hangs", rows: [{}], reset: () => new Promise(() => {}) }\n')
+  write("words.jsonl", ["red", "blue", "tin", "fog"].map((word) => `${JSON.stringify({ word })}\n`).join(""))
+  write("none.ts", "export const nothing = 1\n")
+  write("half.ts", 'export default { name: "half" }\n')
+  write("broken.ts", "throw new Error('not today')\n")
+  write("throws.ts", 'export default { name: "throws", rows: [{}], reset: () => { throw new Error("no board") } }\n')
+  write("empty.ts", 'export default { name: "empty", rows: [{}], reset: () => ({ state: 1 }) }\n')
+  write("hangs.ts", 'export default { name: "hangs", rows: [{}], reset: () => new Promise(() => {}) }\n')
 })
-afterAll(folder.remove)
+afterAll(project.remove)
 
 describe("sloth train --environment", () => {
   test("plays a file's environment: turns with what each earned are written down, and a resumed run goes on with it", async () => {
     const flags = `${common} --environment ./env.ts --data words.jsonl --turn-tokens 8 --stop e --stop a --stop o --reward soft_format=0.5 --save-every 1`
     const { code, stderr } = await run(`train ${flags} --schedule constant --run runs/one`)
     expect([code, stderr]).toEqual([0, expect.stringContaining('episodes of the environment "echo"')])
-    const samples = lines(readFileSync(at("runs/one/samples.jsonl"), "utf8"))
+    const samples = project.lines("runs/one/samples.jsonl")
     expect(samples).toHaveLength(2 * 2 * 2)
     for (const { turns, rewards, tokens } of samples as {
       turns: { reward: number; tokens: number }[]
@@ -71,7 +61,7 @@ describe("sloth train --environment", () => {
     expect(shown).toContain("turn 1: 0.25 for")
     const more = await run("train --resume --run runs/one --steps 3")
     expect([more.code, more.stderr.includes("error")]).toEqual([0, false])
-    expect(lines(readFileSync(at("runs/one/samples.jsonl"), "utf8")).filter(({ step }) => step === 3)).toHaveLength(4)
+    expect(project.lines("runs/one/samples.jsonl").filter(({ step }) => step === 3)).toHaveLength(4)
   }, 240_000)
 
   test("plays one by name without data, with its settings as flags", async () => {

@@ -1,12 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { existsSync, readFileSync } from "node:fs"
-import { join } from "node:path"
+import { existsSync } from "node:fs"
 import { writeSmallModel } from "../../sloth/testing/small-model.ts"
-import { runBin, temporaryFolder, writeText } from "../testing/run-bin.ts"
+import { cliProject } from "../testing/cli-project.ts"
 
-const folder = temporaryFolder("eval-method")
-const at = (...parts: string[]): string => join(folder.path, ...parts)
-const run = (line: string) => runBin(line.split(" "), { cwd: folder.path })
+const project = cliProject("eval-method")
+const { at, read, run, write } = project
 const json = (value: unknown): string => `${JSON.stringify(value)}\n`
 const figures = async (line: string): Promise<Record<string, number> & { loss?: number; rows: number }> => {
   const { code, stdout, stderr } = await run(`eval ${line} --threads 1 --json`)
@@ -26,18 +24,15 @@ const pairs = (offset: number): string =>
 
 beforeAll(async () => {
   await writeSmallModel(at("model"))
-  writeText(at("pairs.jsonl"), pairs(0))
-  writeText(at("held.jsonl"), pairs(20))
-  writeText(
-    at("prompts.jsonl"),
-    ["Name a tree.", "Name a fish.", "Name a king."].map((prompt) => json({ prompt })).join(""),
-  )
-  writeText(
-    at("short.ts"),
+  write("pairs.jsonl", pairs(0))
+  write("held.jsonl", pairs(20))
+  write("prompts.jsonl", ["Name a tree.", "Name a fish.", "Name a king."].map((prompt) => json({ prompt })).join(""))
+  write(
+    "short.ts",
     "export default (samples: readonly { completion: string }[]) => samples.map(({ completion }) => 1 / (1 + completion.length))\n",
   )
 })
-afterAll(folder.remove)
+afterAll(project.remove)
 
 describe("sloth eval --method", () => {
   test("measures pairs of a run, and against the model that it started from", async () => {
@@ -51,7 +46,7 @@ describe("sloth eval --method", () => {
     expect(held.rows).toBe(8)
     expect(held["rewards/margins"]!).toBeGreaterThan(0)
     // The run evaluated the same rows at its end; sums of micro-batches are added in another order.
-    const events = readFileSync(at("runs/second/events.jsonl"), "utf8").trim().split("\n")
+    const events = read("runs/second/events.jsonl").trim().split("\n")
     const last = events
       .map((line) => JSON.parse(line) as { type: string; loss: number })
       .findLast(({ type }) => type === "eval")!
@@ -64,7 +59,7 @@ describe("sloth eval --method", () => {
     const line =
       "--model model --method grpo --data prompts.jsonl --reward ./short.ts --reward soft_format=0.5 --max-completion-length 8"
     const first = await figures(`${line} --samples 3 --write out.jsonl`)
-    const lines = readFileSync(at("out.jsonl"), "utf8").trim().split("\n")
+    const lines = read("out.jsonl").trim().split("\n")
     expect(lines).toHaveLength(9)
     const rewards = lines.map((text) => (JSON.parse(text) as { reward: number }).reward)
     expect(first["reward"]).toBeCloseTo(rewards.reduce((a, b) => a + b, 0) / 9, 10)

@@ -1,17 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { existsSync, readFileSync } from "node:fs"
-import { join } from "node:path"
 import { writeSmallModel } from "../../sloth/testing/small-model.ts"
-import { runBin, temporaryFolder, writeText } from "../testing/run-bin.ts"
+import { cliProject, jsonLines } from "../testing/cli-project.ts"
 
-const folder = temporaryFolder("grpo")
-const at = (...parts: string[]): string => join(folder.path, ...parts)
-const run = (line: string) => runBin(line.split(" "), { cwd: folder.path })
-const lines = (text: string): Record<string, unknown>[] =>
-  text
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => JSON.parse(line) as Record<string, unknown>)
+const project = cliProject("grpo")
+const { at, read, run, write } = project
 
 const train =
   "train --model model --data prompts.jsonl --method grpo --reward ./rewards/short.ts --reward soft_format=0.25 --threads 1" +
@@ -22,16 +15,16 @@ beforeAll(async () => {
   const rows = Array.from({ length: 6 }, (_, i) =>
     JSON.stringify({ prompt: `What is ${i} + 1?`, answer: String(i + 1) }),
   )
-  writeText(at("prompts.jsonl"), `${rows.join("\n")}\n`)
-  writeText(
-    at("rewards/short.ts"),
+  write("prompts.jsonl", `${rows.join("\n")}\n`)
+  write(
+    "rewards/short.ts",
     "export default (samples: readonly { completion: string }[]) => samples.map(({ completion }) => 1 / (1 + completion.length))\n",
   )
-  writeText(at("rewards/none.ts"), "export const nothing = 1\n")
-  writeText(at("rewards/broken.ts"), "throw new Error('not today')\n")
-  writeText(at("rewards/package.ts"), "import { answer } from 'not-installed-here'\nexport default answer\n")
+  write("rewards/none.ts", "export const nothing = 1\n")
+  write("rewards/broken.ts", "throw new Error('not today')\n")
+  write("rewards/package.ts", "import { answer } from 'not-installed-here'\nexport default answer\n")
 })
-afterAll(folder.remove)
+afterAll(project.remove)
 
 describe("sloth train --method grpo", () => {
   test("trains with a reward from a file and one by name, shows completions and writes them down", async () => {
@@ -43,11 +36,11 @@ describe("sloth train --method grpo", () => {
     expect(stderr).toContain("Recognised 6 prompts")
     expect(stderr).toMatch(/step 1\/3 · reward [\d.]+ · length \d/)
     expect(stderr).toMatch(/^step 1 What is \d \+ 1\?$/m)
-    const samples = lines(readFileSync(at("runs/one/samples.jsonl"), "utf8"))
+    const samples = project.lines("runs/one/samples.jsonl")
     expect(samples).toHaveLength(3 * 2 * 4)
     const { rewards, reward } = samples[0] as { rewards: Record<string, number>; reward: number }
     expect(reward).toBeCloseTo(rewards["short"]! + 0.25 * rewards["soft_format"]!, 12)
-    const html = readFileSync(at("runs/one/report.html"), "utf8")
+    const html = read("runs/one/report.html")
     for (const title of [
       "Mean reward",
       "Reward short",
@@ -61,11 +54,11 @@ describe("sloth train --method grpo", () => {
   })
 
   test("goes on with the run's own rewards", async () => {
-    const whole = lines(readFileSync(at("runs/one/samples.jsonl"), "utf8"))
+    const whole = project.lines("runs/one/samples.jsonl")
     expect((await run(`${train} --run runs/part --save-every 1 --schedule constant`)).code).toBe(0)
     const more = await run("train --resume --run runs/part --steps 4")
     expect([more.code, more.stderr.includes("error")]).toEqual([0, false])
-    const samples = lines(readFileSync(at("runs/part/samples.jsonl"), "utf8"))
+    const samples = project.lines("runs/part/samples.jsonl")
     expect(samples.filter(({ step }) => step === 4)).toHaveLength(8)
     // The first rollout does not depend on the schedule.
     expect(samples.slice(0, 8)).toEqual(whole.slice(0, 8))
@@ -85,21 +78,15 @@ describe("sloth train --method grpo", () => {
       ["loop", "", 1],
       ["later", "await new Promise((done) => setTimeout(done, 5))", null],
     ] as const) {
-      writeText(at(`rewards/${name}.ts`), loops(how))
-      const hung = await runBin(`${flags(name)} --save-every 2 --run runs/${name}`.split(" "), {
-        cwd: folder.path,
-        env: { HANGS: "1" },
-      })
+      write(`rewards/${name}.ts`, loops(how))
+      const hung = await run(`${flags(name)} --save-every 2 --run runs/${name}`, { env: { HANGS: "1" } })
       expect([hung.code, hung.error]).toEqual([code, "SLOTH_REWARD_TIMEOUT"])
       expect(hung.stderr).toContain(`sloth train --resume --run runs/${name}`)
       expect((await run(`train --resume --run runs/${name}`)).code).toBe(0)
       expect((await run(`${flags(name)} --run runs/${name}-whole`)).code).toBe(0)
       expect(bytes(name).equals(bytes(`${name}-whole`))).toBe(true)
     }
-    const left = await runBin(`${flags("loop")} --on-reward-error null --run runs/left`.split(" "), {
-      cwd: folder.path,
-      env: { HANGS: "1" },
-    })
+    const left = await run(`${flags("loop")} --on-reward-error null --run runs/left`, { env: { HANGS: "1" } })
     expect([left.code, left.stderr]).toEqual([
       0,
       expect.stringMatching(/warning SLOTH_REWARD_TIMEOUT.* 4 completions count as not scored/),
@@ -135,13 +122,15 @@ describe("sloth train --method grpo", () => {
 
 describe("sloth samples", () => {
   test("filters, sorts and prints lines of JSON", async () => {
-    const best = lines((await run("samples runs/one --sort reward --limit 5 --json")).stdout)
+    const best = jsonLines((await run("samples runs/one --sort reward --limit 5 --json")).stdout)
     const rewards = best.map(({ reward }) => reward as number)
     expect(rewards).toHaveLength(5)
     expect(rewards).toEqual(rewards.toSorted((a, b) => b - a))
-    const second = lines((await run("samples runs/one --step 2 --limit 0 --json")).stdout)
+    const second = jsonLines((await run("samples runs/one --step 2 --limit 0 --json")).stdout)
     expect(second.map(({ step }) => step)).toEqual(Array(8).fill(2))
-    const few = lines((await run(`samples runs/one --reward short --max ${rewards[4]} --sort reward --json`)).stdout)
+    const few = jsonLines(
+      (await run(`samples runs/one --reward short --max ${rewards[4]} --sort reward --json`)).stdout,
+    )
     for (const { rewards: all } of few) expect((all as { short: number }).short).toBeLessThanOrEqual(rewards[4]!)
   })
 

@@ -1,16 +1,16 @@
 import { afterAll, describe, expect, test } from "bun:test"
 import { TrainConfigSchema } from "@sloth/train"
 import { describeConfig } from "@sloth/core"
-import { runBin, temporaryFolder } from "../testing/run-bin.ts"
+import { cliProject } from "../testing/cli-project.ts"
 import { commands } from "./commands/index.ts"
 import { commandHelp } from "./help.ts"
 import { flagGroups, suggestFlag } from "./flags.ts"
 import { styleOf } from "./terminal/terminal.ts"
 import { visibleLength } from "./terminal/text.ts"
 
-const folder = temporaryFolder("help")
-afterAll(folder.remove)
-const run = (...args: string[]) => runBin(args, { cwd: folder.path })
+const project = cliProject("help")
+afterAll(project.remove)
+const run = (...args: string[]) => project.run(args)
 
 describe("help", () => {
   test("the program lists every command and its exit statuses", async () => {

@@ -2,11 +2,12 @@ import { afterAll, describe, expect, test } from "bun:test"
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { readEvents, runPaths, type RunEventOf } from "@sloth/core"
-import { runBin, temporaryFolder } from "../testing/run-bin.ts"
+import { cliProject } from "../testing/cli-project.ts"
+import { runBin } from "../testing/run-bin.ts"
 
-const folder = temporaryFolder("methods")
-afterAll(folder.remove)
-const run = (args: readonly string[]) => runBin(args, { cwd: folder.path })
+const project = cliProject("methods")
+const { run } = project
+afterAll(project.remove)
 
 const rows = [
   ["Name a colour.", "Blue.", "Seven."],
@@ -18,7 +19,7 @@ const rows = [
   chosen: [{ role: "assistant", content: chosen }],
   rejected: [{ role: "assistant", content: rejected }],
 }))
-writeFileSync(join(folder.path, "pairs.jsonl"), rows.map((row) => JSON.stringify(row)).join("\n"))
+writeFileSync(join(project.path, "pairs.jsonl"), rows.map((row) => JSON.stringify(row)).join("\n"))
 const common = ["--model", "nano", "--data", "pairs.jsonl", "--batch", "2", "--rank", "4"]
 
 describe("a method on the command line", () => {
@@ -43,7 +44,7 @@ describe("a method on the command line", () => {
     expect(stderr).toContain("chosen: [[Blue.<|im_end|>]]")
     expect(stderr).toContain("rejected: [[Seven.<|im_end|>]]")
     expect(code).toBe(0)
-    const run1 = join(folder.path, "dpo")
+    const run1 = join(project.path, "dpo")
     const { details } = JSON.parse(readFileSync(join(run1, "config.json"), "utf8")) as { details: { settings: object } }
     expect(details.settings).toMatchObject({ beta: 0.3, loss: "sigmoid" })
     const names = ["rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen"]
@@ -61,7 +62,7 @@ describe("a method on the command line", () => {
 
   test("settings come from the configuration file, and flags go over them; those of another method do not count", async () => {
     writeFileSync(
-      join(folder.path, "sloth.config.json"),
+      join(project.path, "sloth.config.json"),
       JSON.stringify({ train: { method: "dpo", settings: { beta: 0.7, loss: ["sigmoid", "sft"] } } }),
     )
     const plans = await Promise.all([
@@ -121,7 +122,7 @@ describe("a method on the command line", () => {
       const whole = await run(start("whole"))
       expect(whole.code, whole.stderr).toBe(0)
       const killed = await runBin(start("killed"), {
-        cwd: folder.path,
+        cwd: project.path,
         signal: "SIGKILL",
         interruptWhen: (stderr) => stderr.includes("step-000003"),
       })
@@ -130,10 +131,10 @@ describe("a method on the command line", () => {
       expect(resumed.code, resumed.stderr).toBe(0)
       expect(resumed.stderr).toContain("Resuming from step ")
       const adapter = (name: string) =>
-        readFileSync(join(folder.path, `${method}-${name}`, "adapter", "adapter_model.safetensors"))
+        readFileSync(join(project.path, `${method}-${name}`, "adapter", "adapter_model.safetensors"))
       expect(adapter("killed").equals(adapter("whole"))).toBe(true)
       const curve = (name: string) =>
-        readEvents(runPaths(join(folder.path, `${method}-${name}`)).events).flatMap((e) =>
+        readEvents(runPaths(join(project.path, `${method}-${name}`)).events).flatMap((e) =>
           e.type === "step" ? [[e.step, e.loss, e.gradNorm, e.metrics]] : [],
         )
       expect(curve("killed")).toEqual(curve("whole"))

@@ -3,20 +3,20 @@ import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { startHub, type HubServer } from "../../model/testing/hub-server.ts"
 import { writeSmallModel } from "../../sloth/testing/small-model.ts"
-import { runBin, temporaryFolder } from "../testing/run-bin.ts"
+import { cliProject } from "../testing/cli-project.ts"
 
-const folder = temporaryFolder("pull")
+const project = cliProject("pull")
 let hub: HubServer
-const run = (...args: string[]) => runBin(args, { cwd: folder.path, env: { HF_ENDPOINT: hub.url } })
+const run = (...args: string[]) => project.run(args, { env: { HF_ENDPOINT: hub.url } })
 
 beforeAll(async () => {
-  const source = await writeSmallModel(join(folder.path, "source"))
+  const source = await writeSmallModel(join(project.path, "source"))
   const files = Object.fromEntries(readdirSync(source).map((name) => [name, readFileSync(join(source, name))]))
   hub = await startHub({ "org/small": { files, large: ["model.safetensors"] } })
 })
 afterAll(async () => {
   await hub[Symbol.asyncDispose]()
-  folder.remove()
+  project.remove()
 })
 
 test("says the size first; with --dry-run nothing else", async () => {

@@ -2,12 +2,10 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { mkdirSync, readFileSync, symlinkSync } from "node:fs"
 import { join } from "node:path"
 import { writeSmallModel } from "../../sloth/testing/small-model.ts"
-import { runBin, temporaryFolder, writeText, type BinOptions } from "../testing/run-bin.ts"
+import { cliProject } from "../testing/cli-project.ts"
 
-const folder = temporaryFolder("resume")
-const at = (...parts: string[]): string => join(folder.path, ...parts)
-const run = (line: string, options: Partial<BinOptions> = {}) =>
-  runBin(line.split(" "), { cwd: folder.path, ...options })
+const project = cliProject("resume")
+const { at, read, run, write } = project
 const config = (name: string) =>
   JSON.parse(readFileSync(at("runs", name, "config.json"), "utf8")) as {
     readonly config: Readonly<Record<string, unknown>>
@@ -18,12 +16,12 @@ const adapter = (name: string): Buffer => readFileSync(at("runs", name, "adapter
 beforeAll(async () => {
   await writeSmallModel(at("model"))
   await writeSmallModel(at("teacher"), { hidden: 64 })
-  writeText(
-    at("prompts.jsonl"),
+  write(
+    "prompts.jsonl",
     Array.from({ length: 6 }, (_, i) => ({ prompt: `What is ${i} + 1?`, answer: String(i + 1) })),
   )
-  writeText(
-    at("chats.jsonl"),
+  write(
+    "chats.jsonl",
     Array.from({ length: 6 }, (_, i) => ({
       messages: [
         { role: "user", content: `What is ${i} + 1?` },
@@ -31,13 +29,13 @@ beforeAll(async () => {
       ],
     })),
   )
-  writeText(
-    at("short.ts"),
+  write(
+    "short.ts",
     "export default (all: readonly { completion: string }[]) => all.map(({ completion }) => 1 / (1 + completion.length))\n",
   )
   // An engine, a tracker and a reward of a plugin that is named by a path. What it does is written down.
-  writeText(
-    at("plugin.ts"),
+  write(
+    "plugin.ts",
     `import { appendFileSync } from "node:fs"
     import { definePlugin } from "@sloth/core"
     import { localRollout } from "@sloth/infer"
@@ -50,15 +48,12 @@ beforeAll(async () => {
       },
     })\n`,
   )
-  writeText(
-    at("template.jinja"),
-    "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}<answer>",
-  )
+  write("template.jinja", "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}<answer>")
   mkdirSync(at("node_modules"), { recursive: true })
   symlinkSync(join(import.meta.dirname, "../../../node_modules/@sloth"), at("node_modules/@sloth"))
   mkdirSync(at("elsewhere"))
 })
-afterAll(folder.remove)
+afterAll(project.remove)
 
 describe("sloth train --resume", () => {
   test("needs nothing again: engine, plugin, rewards, template, backend, threads and method are the run's", async () => {
@@ -71,11 +66,11 @@ describe("sloth train --resume", () => {
       signal: "SIGKILL",
     })
     expect(killed.code).toBe(null)
-    writeText(at("notes.txt"), "")
+    write("notes.txt", "")
     // From another folder, and without a flag.
     const more = await run("train --resume --run ../runs/killed", { cwd: at("elsewhere") })
     expect([more.code, more.stderr]).toEqual([0, expect.stringContaining("Resuming from step")])
-    expect(readFileSync(at("notes.txt"), "utf8")).toBe("rollout\n")
+    expect(read("notes.txt")).toBe("rollout\n")
     expect(adapter("killed").equals(adapter("whole"))).toBe(true)
     const { inputs } = config("killed").details
     expect(inputs).toEqual(config("whole").details.inputs)
@@ -84,12 +79,12 @@ describe("sloth train --resume", () => {
       trackers: ["tensorboard"],
       commandLine: {
         backend: "reference",
-        plugins: [{ specifier: "./plugin.ts", from: folder.path }],
+        plugins: [{ specifier: "./plugin.ts", from: project.path }],
         samples: ["Hello"],
       },
     })
     expect(config("killed").config["threads"]).toBe(1)
-    expect(readFileSync(at("runs/killed/report.html"), "utf8")).toContain("Before and after")
+    expect(read("runs/killed/report.html")).toContain("Before and after")
   }, 240_000)
 
   test("finds a relative teacher from elsewhere", async () => {
@@ -101,8 +96,8 @@ describe("sloth train --resume", () => {
   }, 240_000)
 
   test("the run's method has its flags, and what failing rewards do may change", async () => {
-    writeText(
-      at("fails.ts"),
+    write(
+      "fails.ts",
       "let n = 0\nexport default (all: readonly object[]) => { if (++n > 1) throw new Error('no'); return all.map((_, i) => i) }\n",
     )
     const failed = await run(
@@ -126,8 +121,8 @@ describe("sloth train --resume", () => {
   }, 240_000)
 
   test("Ctrl-C does not wait for a reward, and saves what is done", async () => {
-    writeText(
-      at("slow.ts"),
+    write(
+      "slow.ts",
       "let n = 0\nexport default async (all: readonly object[]) => { if (++n > 1) await new Promise((done) => { console.error('waiting'); setTimeout(done, 60_000) }); return all.map((_, i) => i) }\n",
     )
     const flags =
@@ -140,10 +135,10 @@ describe("sloth train --resume", () => {
   }, 120_000)
 
   test("a plugin that is gone is named, with what to do", async () => {
-    const killed = readFileSync(at("plugin.ts"), "utf8")
-    writeText(at("plugin.ts"), "throw new Error('moved away')\n")
+    const killed = read("plugin.ts")
+    write("plugin.ts", "throw new Error('moved away')\n")
     const { code, stderr } = await run("train --resume --run runs/killed --steps 4")
     expect([code, stderr.includes("moved away")]).toEqual([1, true])
-    writeText(at("plugin.ts"), killed)
+    write("plugin.ts", killed)
   }, 120_000)
 })

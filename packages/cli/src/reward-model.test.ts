@@ -1,12 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { existsSync, readFileSync } from "node:fs"
-import { join } from "node:path"
 import { writeSmallModel } from "../../sloth/testing/small-model.ts"
-import { runBin, temporaryFolder, writeText } from "../testing/run-bin.ts"
+import { cliProject } from "../testing/cli-project.ts"
 
-const folder = temporaryFolder("reward-model")
-const at = (...parts: string[]): string => join(folder.path, ...parts)
-const run = (line: string) => runBin(line.split(" "), { cwd: folder.path })
+const project = cliProject("reward-model")
+const { at, read, run, write } = project
 const json = (value: unknown): string => `${JSON.stringify(value)}\n`
 
 const train = "train --model model --threads 1 --steps 3 --batch 4 --learning-rate 3e-3 --seed 1"
@@ -22,24 +20,24 @@ const scoresOf = (name: string): Record<string, number>[] =>
 
 beforeAll(async () => {
   await writeSmallModel(at("model"))
-  writeText(
-    at("prompts.jsonl"),
+  write(
+    "prompts.jsonl",
     ["Name a tree.", "Name a fish.", "Name a king.", "Name a gem."].map((prompt) => json({ prompt })).join(""),
   )
-  writeText(
-    at("pairs.jsonl"),
+  write(
+    "pairs.jsonl",
     Array.from({ length: 8 }, (_, i) =>
       json({ prompt: `What is ${i}?`, chosen: ` It is ${i}.`, rejected: ` I do not know what ${i} is.` }),
     ).join(""),
   )
-  writeText(
-    at("steps.jsonl"),
+  write(
+    "steps.jsonl",
     Array.from({ length: 4 }, (_, i) =>
       json({ prompt: `What is ${i} + 1?`, completions: [`take ${i}`, "add one"], labels: [true, i % 2 === 0] }),
     ).join(""),
   )
 })
-afterAll(folder.remove)
+afterAll(project.remove)
 
 describe("a reward model by its folder", () => {
   test("scores as a LoRA run, as a fully trained run, and as the classifier that an export makes of each", async () => {
@@ -51,7 +49,7 @@ describe("a reward model by its folder", () => {
       expect([made.code, made.stderr]).toEqual([0, expect.any(String)])
       const out = await run(`export --model runs/${name} --format safetensors-f32 --to out-${name} --threads 1`)
       expect([out.code, out.stderr]).toEqual([0, expect.any(String)])
-      const config = JSON.parse(readFileSync(at(`out-${name}/config.json`), "utf8")) as Record<string, unknown>
+      const config = JSON.parse(read(`out-${name}/config.json`)) as Record<string, unknown>
       expect(config).toMatchObject({ architectures: ["LlamaForSequenceClassification"], id2label: { "0": "LABEL_0" } })
       const refused = await run(`export --model runs/${name} --format gguf-f16 --to out-${name}.gguf --threads 1`)
       expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining("SLOTH_EXPORT_UNSUPPORTED")])
@@ -68,7 +66,7 @@ describe("a reward model by its folder", () => {
       expect(scores["out-full"]).toBe(scores["full"]!)
       expect(scores["full"]).not.toBeCloseTo(scores["lora"]!, 4)
     }
-    const config = JSON.parse(readFileSync(at("runs/judged/config.json"), "utf8")) as { details: { inputs: unknown } }
+    const config = JSON.parse(read("runs/judged/config.json")) as { details: { inputs: unknown } }
     expect(JSON.stringify(config.details.inputs)).toContain("=0.5")
     const more = await run("train --resume --run runs/judged --steps 2")
     expect([more.code, more.stderr]).toEqual([0, expect.any(String)])

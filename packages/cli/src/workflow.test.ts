@@ -1,19 +1,19 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { existsSync, readFileSync } from "node:fs"
-import { join } from "node:path"
 import { readEvents } from "@sloth/core"
 import { smallRows, writeSmallModel } from "../../sloth/testing/small-model.ts"
-import { runBin, temporaryFolder, writeText } from "../testing/run-bin.ts"
+import { cliProject } from "../testing/cli-project.ts"
+import { runBin } from "../testing/run-bin.ts"
 
-const folder = temporaryFolder("workflow")
-const at = (...parts: string[]): string => join(folder.path, ...parts)
-const run = (...args: string[]) => runBin(args, { cwd: folder.path })
+const project = cliProject("workflow")
+const { at, read, write } = project
+const run = (...args: string[]) => project.run(args)
 const words = (line: string): string[] => line.split(" ")
 const json = <T>(text: string): T => JSON.parse(text) as T
 
 beforeAll(async () => {
   await writeSmallModel(at("model"))
-  writeText(at("rows.jsonl"), smallRows(12))
+  write("rows.jsonl", smallRows(12))
   const result = await run(
     ...words("train --model model --data rows.jsonl --seed 7 --steps 4 --batch 3"),
     ...words("--max-length 128 --rank 4 --alpha 8 --learning-rate 1e-2 --schedule linear"),
@@ -25,7 +25,7 @@ beforeAll(async () => {
   if (result.code !== 0) throw new Error(result.stderr)
   trained = result
 })
-afterAll(folder.remove)
+afterAll(project.remove)
 let trained: Awaited<ReturnType<typeof runBin>>
 
 describe("sloth train", () => {
@@ -56,7 +56,7 @@ describe("sloth train", () => {
   })
 
   test("the report stands alone: curves, settings, samples, and no address to load from", () => {
-    const html = readFileSync(at("runs/one/report.html"), "utf8")
+    const html = read("runs/one/report.html")
     expect(html).toContain("<svg")
     expect(html).toContain("What is 1 + 1?")
     expect(html).toContain("learningRate")
@@ -77,7 +77,7 @@ describe("sloth train", () => {
   test("Ctrl-C finishes the step, saves, says how to go on; going on ends where an undisturbed run ends", async () => {
     const common = ["--model", "model", "--data", "rows.jsonl", "--steps", "300", "--batch", "2", "--rank", "4"]
     const cut = await runBin(["train", ...common, "--run", "runs/cut"], {
-      cwd: folder.path,
+      cwd: project.path,
       interruptWhen: (stderr) => stderr.includes("step 1/300"),
     })
     expect(cut.code, cut.stderr).toBe(130)
@@ -94,10 +94,10 @@ describe("sloth train", () => {
   }, 120_000)
 
   test("refuses to go on with other data", async () => {
-    writeText(at("changing.jsonl"), smallRows(6))
+    write("changing.jsonl", smallRows(6))
     const args = ["train", "--model", "model", "--data", "changing.jsonl", "--steps", "2", "--run", "runs/changed"]
     expect((await run(...args)).code).toBe(0)
-    writeText(at("changing.jsonl"), smallRows(7))
+    write("changing.jsonl", smallRows(7))
     const result = await run("train", "--resume", "runs/changed")
     expect(result.error).toBe("SLOTH_RUN_INPUT_CHANGED")
   }, 60_000)
@@ -165,7 +165,7 @@ describe("what a run can do", () => {
   }, 60_000)
 
   test("score --json prints tokens and log-probs for each row, null where nothing is scored", async () => {
-    writeText(at("score.jsonl"), [
+    write("score.jsonl", [
       { tokens: [10, 20, 30, 40], mask: [0, 0, 1, 1] },
       { tokens: [10, 20, 30], mask: [0, 0, 0] },
     ])
@@ -211,7 +211,7 @@ describe("what a run can do", () => {
       ["gguf-f32", true],
       ["peft", true],
     ])
-    expect(readFileSync(at("runs/one/report.html"), "utf8")).toContain("gguf-f32")
+    expect(read("runs/one/report.html")).toContain("gguf-f32")
     const ask = async (model: string, ...more: string[]) =>
       json<{ tokens: number[] }>(
         (await run("generate", "--model", model, ...more, "--prompt", "What is 3 + 1?", "--max-tokens", "6", "--json"))
@@ -235,16 +235,16 @@ describe("what a run can do", () => {
 
   test("chat answers piped lines, saves the conversation, and compares", async () => {
     const { code, stdout, stderr } = await runBin(["chat", "--model", "runs/one", "--max-tokens", "4"], {
-      cwd: folder.path,
+      cwd: project.path,
       input: "hello\n/save talk.jsonl\n/reset\n/what\n/help\n/quit\nnever\n",
     })
     expect(code, stderr).toBe(0)
     expect(stdout).toContain("There is no /what")
     expect(stdout).toContain("/reset")
-    const saved = json<{ messages: { role: string; content: string }[] }>(readFileSync(at("talk.jsonl"), "utf8"))
+    const saved = json<{ messages: { role: string; content: string }[] }>(read("talk.jsonl"))
     expect(saved.messages.map(({ role }) => role)).toEqual(["user", "assistant"])
     const both = await runBin(["chat", "--model", "runs/one", "--max-tokens", "4", "--compare"], {
-      cwd: folder.path,
+      cwd: project.path,
       input: "hello\n",
     })
     expect(both.code, both.stderr).toBe(0)
@@ -285,16 +285,14 @@ describe("a project", () => {
     const result = await inside("train", "--model", "../model", "--steps", "2", "--json")
     expect(result.code, result.stderr).toBe(0)
     expect(json<{ run: string }>(result.stdout).run).toBe(at("project/runs/model-sft-001"))
-    const config = json<{ config: { learningRate: number } }>(
-      readFileSync(at("project/runs/model-sft-001/config.json"), "utf8"),
-    )
+    const config = json<{ config: { learningRate: number } }>(read("project/runs/model-sft-001/config.json"))
     expect(config.config.learningRate).toBe(2e-3)
   }, 60_000)
 
   test("a plugin of the project brings a command, an exporter and a tracker; flags and help come from its schema", async () => {
     const core = JSON.stringify(import.meta.resolve("@sloth/core"))
-    writeText(
-      at("plugged/my-plugin.ts"),
+    write(
+      "plugged/my-plugin.ts",
       `import { appendFileSync, writeFileSync } from "node:fs"
 import { definePlugin, field, withDefault } from ${core}
 import * as Schema from ${JSON.stringify(import.meta.resolve("effect/Schema"))}
@@ -326,7 +324,7 @@ export default definePlugin({
     expect(greet.stderr).toBe("")
     expect(greet.stdout).toBe("HELLO Ada\n")
     expect((await inside("greet", "--plugin", "./my-plugin.ts", "--lout")).stderr).toContain("Did you mean --loud?")
-    writeText(at("plugged/sloth.config.ts"), `export default { plugins: ["./my-plugin.ts"] }\n`)
+    write("plugged/sloth.config.ts", `export default { plugins: ["./my-plugin.ts"] }\n`)
     expect((await inside("greet", "--help")).stdout).toContain("Shout.")
     const result = await inside(
       ...words("train --model ../model --data ../rows.jsonl --steps 2"),
@@ -336,10 +334,10 @@ export default definePlugin({
       "r",
     )
     expect(result.code, result.stderr).toBe(0)
-    expect(readFileSync(at("plugged/r/lines.txt"), "utf8")).toContain("step\nstep\n")
+    expect(read("plugged/r/lines.txt")).toContain("step\nstep\n")
     const written = await inside("export", "--model", "r", "--format", "names", "--to", "names.txt")
     expect(written.code, written.stderr).toBe(0)
-    expect(readFileSync(at("plugged/names.txt"), "utf8")).toContain("model.embed_tokens.weight")
+    expect(read("plugged/names.txt")).toContain("model.embed_tokens.weight")
   }, 60_000)
 })
 

@@ -1,7 +1,5 @@
 import { spawn } from "node:child_process"
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { dirname, join } from "node:path"
+import { join } from "node:path"
 
 /** How a command line ended. */
 export interface BinResult {
@@ -56,16 +54,3 @@ export const runBin = (args: readonly string[], options: BinOptions): Promise<Bi
     )
     child.stdin.end(options.input ?? "")
   })
-
-/** A folder that disappears at the end of the test file. */
-export const temporaryFolder = (name: string): { readonly path: string; readonly remove: () => void } => {
-  const path = mkdtempSync(join(tmpdir(), `sloth-${name}-`))
-  return { path, remove: () => rmSync(path, { recursive: true, force: true }) }
-}
-
-/** Writes a file and the folders above it; objects become lines of JSON. */
-export const writeText = (path: string, content: string | readonly object[]): string => {
-  mkdirSync(dirname(path), { recursive: true })
-  writeFileSync(path, typeof content === "string" ? content : content.map((row) => `${JSON.stringify(row)}\n`).join(""))
-  return path
-}

@@ -4,17 +4,8 @@ import { escapeHtml } from "./escape.ts"
 import { lineChart, smoothed, type LineChart, type Point } from "./line-chart.ts"
 import type { ReportData, ReportSetting } from "./report-data.ts"
 import { stackedChart, stackedLegend } from "./stacked-chart.ts"
+import { count, large } from "../terminal/text.ts"
 import { reportScript, reportStyle } from "./style.ts"
-
-const count = (n: number): string => Math.round(n).toLocaleString("en-US")
-const large = (n: number): string =>
-  n >= 1e9
-    ? `${(n / 1e9).toFixed(2)} B`
-    : n >= 1e6
-      ? `${(n / 1e6).toFixed(2)} M`
-      : n >= 1e4
-        ? `${(n / 1e3).toFixed(1)} K`
-        : count(n)
 
 const tile = (value: string, name: string): string =>
   `<div class="tile"><b>${escapeHtml(value)}</b><span>${escapeHtml(name)}</span></div>`
