@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { runPaths, type RolloutEngine } from "@sloth/core"
-import { localRollout, MixtureRollout, type MixtureOptions } from "@sloth/infer"
+import { localRollout, MixtureRollout, PagedCache, type MixtureOptions } from "@sloth/infer"
 import {
   buildMicroBatch,
   makeTrainable,
@@ -16,6 +16,7 @@ import { killGrpo } from "../internal/testing/kill-grpo.ts"
 import { codeOf, stepsOf, tinyRuns } from "../internal/testing/online-runs.ts"
 import { tinyModel, tinyPrompts } from "../internal/testing/tiny-grpo.ts"
 import { nashMd, nashMdLoss, preferenceMargins } from "./nash-md.ts"
+import { xpo } from "./online-dpo.ts"
 import type { SampledPair } from "./pairs.ts"
 
 const golden = (
@@ -163,6 +164,17 @@ describe("runs", () => {
     expect(mean(40, 50, 1)).toBeGreaterThan(0.6)
     expect(mean(40, 50, 1)).toBeLessThan(mean(40, 50, 0))
   }, 120_000)
+
+  test("the plan counts the caches of both models", async () => {
+    const bytes = async (objective: typeof nashMd | typeof xpo) =>
+      (await runs.plan({ objective, config: { epochs: 1 } })).memory.rolloutBytes!
+    const [one, both] = [await bytes(xpo), await bytes(nashMd)]
+    using model = tinyModel().build(engine)
+    using cache = new PagedCache(model, { maxTokens: 1 << 20 })
+    // Eight prompts of at most 11 tokens, two completions of 6 each: a block of 16 tokens, or two, a text, and no fewer than the prompts and completions hold.
+    const tokens = tinyPrompts.slice(0, 8).reduce((n, prompt) => n + prompt.tokens.length + 12, 0)
+    expect(both - one).toBeGreaterThan(tokens * cache.bytesPerToken)
+  })
 
   test("settings out of range are refused", async () => {
     expect(await codeOf(runs.plan({ settings: { mixture: 1.5 }, config: { batch: 5 } }))).toBe("SLOTH_CONFIG_INVALID")
