@@ -39,6 +39,16 @@ test("each trouble is said once, with what helps", () => {
   expect(adviser.take({ ...healthy(4), frac_reward_zero_std: 1 })[0]!.message).toContain("dynamicSampling")
 })
 
+test("equal rewards of pairs teach chance or nothing, and what helps is what the method has", () => {
+  const heard = (pairs: "first" | "nothing") => {
+    const adviser = new Adviser(100, 64, pairs)
+    return Array.from({ length: 5 }, (_, i) => adviser.take({ ...healthy(i), frac_reward_zero_std: 0.9 })).flat()[0]!
+      .message
+  }
+  expect(heard("first")).toContain('Set ties to "skip"')
+  for (const pairs of ["first", "nothing"] as const) expect(heard(pairs)).not.toContain("numGenerations")
+})
+
 test("chance alone is no collapse", () => {
   // 64 prompts with a deviation of 0.5: means of five rollouts move by 0.028.
   expect(codes((i) => ({ reward: 0.1 + 0.05 * Math.sin(i), reward_std: 0.5 }))).toEqual([])

@@ -18,12 +18,14 @@ export class Adviser {
   readonly #said = new Set<string>()
   readonly #limit: number
   readonly #prompts: number
+  readonly #pairs: "first" | "nothing" | undefined
   #bestReward = Number.NEGATIVE_INFINITY
 
-  /** `limit`: most tokens of a completion; `prompts`: prompts of a rollout. */
-  constructor(limit: number, prompts: number) {
+  /** `limit`: most tokens of a completion; `prompts`: prompts of a rollout; `pairs`: where completions are compared in pairs, what one of equal rewards teaches: that the first is better, or nothing. */
+  constructor(limit: number, prompts: number, pairs?: "first" | "nothing") {
     this.#limit = limit
     this.#prompts = prompts
+    this.#pairs = pairs
   }
 
   /** Takes the figures of a step; steps without a rollout are left out. */
@@ -48,7 +50,7 @@ export class Adviser {
     if (flat >= 0.8)
       say(
         "SLOTH_RL_FLAT_GROUPS",
-        `In ${percent(flat)} of the groups of the last ${WINDOW} rollouts all completions had the same reward (mean ${reward.toPrecision(3)}): they teach nothing. If the reward is at its top, the prompts are too easy; if it is at its bottom, the model never succeeds. Take prompts of another difficulty, give partial credit in the reward, raise numGenerations or temperature, or set dynamicSampling or replayBuffer.`,
+        `In ${percent(flat)} of the ${this.#pairs === undefined ? "groups" : "pairs"} of the last ${WINDOW} rollouts all completions had the same reward (mean ${reward.toPrecision(3)}): ${this.#pairs === "first" ? 'the first counts as the better one, so that they teach chance. Set ties to "skip".' : "they teach nothing."} If the reward is at its top, the prompts are too easy; if it is at its bottom, the model never succeeds. Take prompts of another difficulty, give partial credit in the reward, ${this.#pairs === undefined ? "raise numGenerations or temperature, or set dynamicSampling or replayBuffer" : "or raise temperature"}.`,
         { share: flat, reward },
       )
 

@@ -78,7 +78,12 @@ export class GroupSource implements UnitSource<SampledUnit> {
           }),
     })
     this.#weights = method.rewardWeights ?? rewards.map(({ weight }) => weight ?? 1)
-    this.#adviser = new Adviser(method.maxCompletionLength, config.batch * method.reuse.slices)
+    const { ties } = context.settings as { readonly ties?: "first" | "skip" }
+    this.#adviser = new Adviser(
+      method.maxCompletionLength,
+      config.batch * method.reuse.slices,
+      method.together !== true ? undefined : ties === "first" && !hasPairJudge(rewards) ? "first" : "nothing",
+    )
     this.#replay = (method.replayBuffer ?? 0) > 0 ? new ReplayBuffer(method.replayBuffer!) : undefined
     this.#foresee()
   }
