@@ -6,7 +6,7 @@ export type Scores = readonly (number | null)[]
 
 /**
  * Scores of rewards inside another one, checked before they are combined: a sum or a comparison would hide what is wrong with them.
- * Errors: SLOTH_REWARD_LENGTH, SLOTH_REWARD_NOT_A_NUMBER.
+ * Errors: SLOTH_REWARD_LENGTH, SLOTH_REWARD_NOT_A_NUMBER, SLOTH_JUDGE_PAIRS.
  */
 export const innerScores = (
   rewards: readonly Reward[],
@@ -15,6 +15,12 @@ export const innerScores = (
 ): Promise<Scores[]> =>
   Promise.all(
     rewards.map(async (reward): Promise<Scores> => {
+      if (reward.pairs === true)
+        throw new SlothError("SLOTH_JUDGE_PAIRS", {
+          what: `The judge "${reward.name}" says which of two completions is the better one: that is no score to combine.`,
+          next: "Use it alone, or a judge that scores one completion: llmJudge.",
+          fields: { judge: reward.name },
+        })
       const scores: Scores = await (reward as DefinedReward).score(samples, context)
       if (!Array.isArray(scores) || scores.length !== samples.length)
         throw new SlothError("SLOTH_REWARD_LENGTH", {

@@ -11,6 +11,7 @@ import { evenTokens, tinyPrompts } from "../internal/testing/tiny-grpo.ts"
 import { grpo } from "../online/grpo.ts"
 import { nashMd } from "../online/nash-md.ts"
 import { onlineDpo, xpo } from "../online/online-dpo.ts"
+import { sumOf } from "./combine.ts"
 import { endpointJudge, engineJudge } from "./judge-model.ts"
 import { betterAnswer, definePairJudge, pairJudge, type PairJudgeOptions } from "./pair-judge.ts"
 import { runRewards } from "./run-rewards.ts"
@@ -115,6 +116,7 @@ describe("pairJudge", () => {
     expect(judge().score(samples("a", "b", "c"))).rejects.toMatchObject({ code: "SLOTH_JUDGE_PAIRS" })
     const [a, , c] = samples("a", "b", "c")
     expect(judge().score([a!, c!])).rejects.toMatchObject({ code: "SLOTH_JUDGE_PAIRS" })
+    expect(sumOf([judge(), evenTokens]).score(samples("a", "b"))).rejects.toMatchObject({ code: "SLOTH_JUDGE_PAIRS" })
     const wrong = definePairJudge({ name: "wrong", compare: () => [1.5] })
     expect(wrong.score(samples("a", "b"))).rejects.toMatchObject({ code: "SLOTH_JUDGE_PAIRS" })
     expect(() => judge({ concurrency: 0 })).toThrow(expect.objectContaining({ code: "SLOTH_JUDGE_OPTION" }))
