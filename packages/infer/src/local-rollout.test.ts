@@ -6,7 +6,7 @@ import { createReferenceBackend, Engine } from "@sloth/tensor"
 import { buildTiny } from "../../../tests/support/tiny.ts"
 import { goldenDir } from "../../../tests/support/golden.ts"
 import { letters } from "../testing/letters.ts"
-import { Generator } from "./generator.ts"
+import { Generator, type KnownPrefix } from "./generator.ts"
 import { LocalRollout, localRollout, type LocalCompletion } from "./local-rollout.ts"
 import { requestSeed } from "./sampling.ts"
 import { scoreCompletions } from "./score.ts"
@@ -42,6 +42,50 @@ describe("LocalRollout", () => {
       }),
     ).toBeDefined()
   })
+
+  test("keeps what prompts were computed to, without changing what is said", async () => {
+    using m = model()
+    const long = [40, 50, 33, 32].map((length, row) => ({
+      // The first two begin the same: a prompt that is kept is read as a whole all the same.
+      tokens: Array.from({ length }, (_, i) => (i * 7 + (row > 1 ? row : 0) * 11) % 131),
+      count: 2,
+    }))
+    const options = { maxTokens: 5, seed: 5 }
+    await using plain = localRollout.create(m, { tokenizer: letters })
+    const expected = await collect(plain.generate(long, options))
+    // Room for all, for two texts, and for so few tokens that texts give up their place.
+    for (const limits of [{}, { maxBatch: 2 }, { cacheTokens: 128 }] as { maxBatch?: number; cacheTokens?: number }[]) {
+      const kept = new Map<number, KnownPrefix>()
+      await using rollout = localRollout.create(m, { tokenizer: letters, ...limits })
+      const keep = (prompt: number, prefix: KnownPrefix) => {
+        expect(kept.has(prompt)).toBe(false)
+        kept.set(prompt, prefix)
+      }
+      const got = await collect(rollout.generate(long, options, { keepPrompts: 4, keep }))
+      const said = (all: readonly LocalCompletion[]) => all.map(({ prompt, index, tokens }) => [prompt, index, tokens])
+      expect(said(got)).toEqual(said(expected))
+      // The last is too short for its bits not to depend on what else is in its pass.
+      if (limits.cacheTokens === undefined) expect([...kept.keys()].sort()).toEqual([0, 1, 2])
+      // Where there is no room for a prompt at once it is read like others.
+      else expect(kept.size).toBeGreaterThan(0)
+      for (const [prompt, { known, from, rows }] of kept) {
+        expect(rows).toBe(long[prompt]!.tokens.length)
+        expect(from + rows).toBeLessThanOrEqual(known.rows)
+        known[Symbol.dispose]()
+      }
+      for (const { known } of kept.values()) expect(known.bytes).toBe(0)
+    }
+    // Only as many as asked for, and those belong to who got them also when nobody waits for the end.
+    const first: KnownPrefix[] = []
+    for await (const completion of plain.generate(long, options, {
+      keepPrompts: 1,
+      keep: (_, p) => void first.push(p),
+    }))
+      if (completion.tokens.length > 0) break
+    expect(first).toHaveLength(1)
+    expect(first[0]!.known.bytes).toBeGreaterThan(0)
+    first[0]!.known[Symbol.dispose]()
+  }, 60_000)
 
   test("gives every completion of every prompt its own draw, whatever the batch", async () => {
     using m = model()

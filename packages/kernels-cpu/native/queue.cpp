@@ -40,8 +40,12 @@ bool wait_for_work(Queue* q, uint64_t done) {
     }
     if (!found) {
       std::unique_lock<std::mutex> lock(q->mutex);
-      q->sleeping.store(true, std::memory_order_seq_cst);
-      q->wake.wait(lock, ready);
+      // Said anew after every wake: a call for a command that this thread had seen by itself comes late, and has taken `sleeping` back.
+      for (;;) {
+        q->sleeping.store(true, std::memory_order_seq_cst);
+        if (ready()) break;
+        q->wake.wait(lock);
+      }
       q->sleeping.store(false, std::memory_order_relaxed);
     }
   }

@@ -17,7 +17,7 @@ struct SampleRow {
   int32_t* order;
   int32_t* bin;     // [BINS + 1] start of each bin in order
   int32_t* found;      // [vocab] ids that lie in bins, and which
-  uint16_t* foundBin;
+  int32_t* foundBin;
   int64_t sorted;   // order[0 .. sorted) is final
   int nextBin;
   int skipped;      // bins that were passed over unsorted
@@ -116,14 +116,29 @@ static inline void sample_prepare(SampleRow& s, int bins) {
       for (int64_t i = VW; i < width; i += VW) top = vmax(vload(s.logits + from + i), top);
       if (vhmax(top) < cut) continue;
     }
-    for (int64_t i = from; i < to; i++) {
-      if (!all && !(s.logits[i] >= cut)) continue;
-      const int b = sample_bin(s, s.logits[i]);
+    int64_t i = from;
+#if defined(SLOTH_SIMD_AVX512)
+    // Flat distributions have many tokens here: a vector at a time, without a branch for each.
+    for (; !all && i + VW <= to; i += VW) {
+      const vf x = vload(s.logits + i);
+      const __mmask16 in = _mm512_cmp_ps_mask(x, vset(cut), _CMP_GE_OQ);
+      // Of a number and NaN the smaller is the second operand.
+      const vf below = _mm512_min_ps(vmul(vsub(vset(s.most), x), vset(s.binScale)), vset(static_cast<float>(BINS - 1)));
+      const __m512i at = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(i)), _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0));
+      // Whole vectors, of which the next one overwrites what does not belong: found <= i, so they end within the row.
+      _mm512_storeu_si512(s.found + found, _mm512_maskz_compress_epi32(in, at));
+      _mm512_storeu_si512(s.foundBin + found, _mm512_maskz_compress_epi32(in, _mm512_cvttps_epi32(below)));
+      found += __builtin_popcount(in);
+    }
+#endif
+    for (; i < to; i++) {
+      // Written in any case and kept if it belongs here: a branch would be guessed wrong.
       s.found[found] = static_cast<int32_t>(i);
-      s.foundBin[found++] = static_cast<uint16_t>(b);
-      start[b + 1]++;
+      s.foundBin[found] = sample_bin(s, s.logits[i]);
+      found += all || s.logits[i] >= cut;
     }
   }
+  for (int64_t i = 0; i < found; i++) start[s.foundBin[i] + 1]++;
   for (int b = 0; b < BINS; b++) start[b + 1] += start[b];
   int32_t next[BINS];
   memcpy(next, start, sizeof(next));
@@ -268,7 +283,7 @@ static void sample(Pool* pool, int32_t* ids, float* logp, const float* logits, i
       s.most = adjusted == row ? rawMost : row_max(adjusted, vocab);
       s.order = reinterpret_cast<int32_t*>(scratch + logitBytes);
       s.found = reinterpret_cast<int32_t*>(scratch + logitBytes + orderBytes);
-      s.foundBin = reinterpret_cast<uint16_t*>(scratch + logitBytes + 2 * orderBytes);
+      s.foundBin = reinterpret_cast<int32_t*>(scratch + logitBytes + 2 * orderBytes);
       s.bin = reinterpret_cast<int32_t*>(scratch + logitBytes + 3 * orderBytes);
       uint32_t words[PHILOX_WORDS];
       const int32_t* address = rng + r * 4;
