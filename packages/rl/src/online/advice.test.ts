@@ -49,6 +49,13 @@ test("equal rewards of pairs teach chance or nothing, and what helps is what the
   for (const pairs of ["first", "nothing"] as const) expect(heard(pairs)).not.toContain("numGenerations")
 })
 
+test("a judge that says nothing is noticed, also where there is no reward left", () => {
+  const adviser = new Adviser(100, 64, "nothing")
+  const heard = (unparsed: number) => adviser.take({ "rewards/judge/unparsed": unparsed }).map(({ code }) => code)
+  expect([1, 1, 1, 1, 0.2, 1, 1, 0.6, 0.5].flatMap(heard)).toEqual([])
+  expect([0.9, 1].flatMap(heard)).toEqual(["SLOTH_RL_JUDGE_SILENT"])
+})
+
 test("chance alone is no collapse", () => {
   // 64 prompts with a deviation of 0.5: means of five rollouts move by 0.028.
   expect(codes((i) => ({ reward: 0.1 + 0.05 * Math.sin(i), reward_std: 0.5 }))).toEqual([])

@@ -19,6 +19,8 @@ export class Adviser {
   readonly #limit: number
   readonly #prompts: number
   readonly #pairs: "first" | "nothing" | undefined
+  /** Rollouts in a row that a judge has said little of. */
+  #silent = 0
   #bestReward = Number.NEGATIVE_INFINITY
 
   /** `limit`: most tokens of a completion; `prompts`: prompts of a rollout; `pairs`: where completions are compared in pairs, what one of equal rewards teaches: that the first is better, or nothing. */
@@ -30,6 +32,26 @@ export class Adviser {
 
   /** Takes the figures of a step; steps without a rollout are left out. */
   take(figures: Figures): readonly Advice[] {
+    return [...this.#silence(figures), ...this.#trouble(figures)]
+  }
+
+  /** A judge whose answers say nothing: where it never does there is no reward to look at either. */
+  #silence(figures: Figures): readonly Advice[] {
+    return Object.entries(figures).flatMap(([name, share]): readonly Advice[] => {
+      const [, judge] = /^rewards\/(.+)\/unparsed$/.exec(name) ?? []
+      if (judge === undefined) return []
+      const code = "SLOTH_RL_JUDGE_SILENT"
+      this.#silent = share >= 0.5 ? this.#silent + 1 : 0
+      if (this.#silent < WINDOW || this.#said.has(code)) return []
+      this.#said.add(code)
+      const message =
+        `The judge "${judge}" gave no judgement of ${Math.round(100 * share)} % of the last rollout, and of at least half in ${WINDOW} in a row: what it does not judge teaches nothing. ` +
+        "Look at its answers: it may be too small a model, be cut before its last line (maxTokens), or want a `parse` of its own."
+      return [{ code, message, fields: { share } }]
+    })
+  }
+
+  #trouble(figures: Figures): readonly Advice[] {
     if (figures["reward"] === undefined) return []
     this.#history.push(figures)
     const window = (name: string, end = this.#history.length): number | undefined => {

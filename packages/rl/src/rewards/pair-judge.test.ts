@@ -204,5 +204,5 @@ describe("runs", () => {
     )
     expect(await codeOf(run(onlineDpo, {}))).toBe("SLOTH_RL_NO_REWARD")
     expect(await codeOf(run(nashMd, { rewards: [own] }))).toBe("none")
-  })
+  }, 60_000)
 })
