@@ -105,6 +105,34 @@ describe("the choice of policy and split", () => {
     expect(seen.slice(disk).every((s) => s.startsWith("spill"))).toBe(true)
   })
 
+  test("where much is trained more activations are kept, for micro-batches that touch all weights less often", async () => {
+    const deep = randomFiles({ layers: 116, hidden: 64 })
+    const tokens = Int32Array.from({ length: 500 }, (_, i) => 1 + (i % 60))
+    const units = Array.from({ length: 4 }, (_, row) =>
+      unitFromExample({ tokens, mask: new Uint8Array(500).fill(1), row })!,
+    )
+    const planned = async (config: TrainConfigInput) => {
+      const { policy, tokenBudget, memory } = await planUnits({
+        model: deep,
+        method: "sft",
+        loss: { kind: "cross-entropy" },
+        units,
+        evaluationUnits: [],
+        config: resolveTrainConfig({ batch: 4, steps: 1, ...config }),
+        memoryBytes: 1e12,
+      })
+      return { choice: `${policy} ${tokenBudget}`, ...memory }
+    }
+    const all = await planned({ full: true })
+    expect(all.choice).toBe("keep 1024")
+    // More than an adapter is given, whose states are small, and at most as much more as gradients and states hold.
+    expect(all.activationBytes).toBeGreaterThan(384e6)
+    expect(all.activationBytes).toBeLessThan(384e6 + all.gradientBytes + all.optimizerBytes)
+    const adapter = await planned({ rank: 1 })
+    expect(adapter.choice).not.toBe("keep 1024")
+    expect(adapter.activationBytes).toBeLessThan(384e6)
+  })
+
   test("completions that share a prompt are not cut where memory is enough", async () => {
     const [prompt, own, count] = [200, 150, 8]
     const group = (n: number): TrainingUnit => ({
