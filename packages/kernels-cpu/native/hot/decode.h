@@ -250,8 +250,16 @@ static void paged_shared(const Paged& a, const PagedTask& t, int64_t sequence, i
   const int64_t hd = a.headDim, heads = a.kvHeads * a.group;
   stack_rows(a.q + t.row * a.ldq + kvHead * a.group * hd, a.ldq, t.shared, a.group, hd, a.scale, f.q, SA);
   const uint8_t* bytes = reinterpret_cast<const uint8_t*>(gathered);
+  int64_t slots[SHARED_STRETCH];
+  for (int64_t i = 0; i < t.n; i++) slots[i] = Paged::cache_row(a, sequence, t.from + i) * a.rowBytes + kvHead * a.headBytes;
+  // Rows of a page are short and far apart for the hardware's own prefetching: those DECODE_AHEAD further are fetched on the way, of the values behind the keys.
   const auto gather = [&](const uint8_t* cache) {
-    for (int64_t i = 0; i < t.n; i++) decode_row<F>(cache + Paged::cache_row(a, sequence, t.from + i) * a.rowBytes + kvHead * a.headBytes, 0, hd, gathered + i * hd);
+    for (int64_t i = 0; i < t.n; i++) {
+      const int64_t far = i + DECODE_AHEAD;
+      const uint8_t* ahead = far < t.n ? cache + slots[far] : a.vCache + slots[far - t.n];
+      for (int64_t c = 0; c < a.headBytes; c += 64) SLOTH_PREFETCH(ahead + c);
+      decode_row<F>(cache + slots[i], 0, hd, gathered + i * hd);
+    }
   };
   gather(a.kCache);
   pack_transposed<FormatF32>(bytes, hd * 4, 0, t.n, 0, hd, f.keys, 0, hd);

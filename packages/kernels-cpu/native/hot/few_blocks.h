@@ -99,7 +99,7 @@ SLOTH_NOINLINE void block_tile(int64_t blocks, const float* SLOTH_RESTRICT x, co
   for (int64_t b = 0; b < blocks; b++, w += F::BYTES32) {
     if (ahead) {
       SLOTH_UNROLL
-      for (int64_t i = 0; i < VW * F::BYTES32; i += 64) SLOTH_FETCH(ahead + i);
+      for (int64_t i = 0; i < VW * F::BYTES32; i += 64) SLOTH_PREFETCH(ahead + i);
       ahead += VW * F::BYTES32;
     }
     if (b % 4 == 0) block_scales_of<F>(w, rowBytes, blocks - b, scales);
@@ -313,7 +313,7 @@ static void block_group(Pool* pool, const GroupMember* members, int count, const
   // Tasks of a few passes: the shorter they are the closer all workers end together.
   int64_t first[GROUP_MOST + 1], passes = 0;
   for (int i = 0; i < count; i++) passes += ceil_div(members[i].n, VW);
-  const int64_t wide = max_i(1, min_i(BLOCK_WIDE, passes / (8 * pool_threads(pool)))) * VW;
+  const int64_t wide = max_i(1, min_i(BLOCK_WIDE, passes / (32 * pool_threads(pool)))) * VW;
   first[0] = 0;
   for (int i = 0; i < count; i++) {
     list[i].packed = packed;

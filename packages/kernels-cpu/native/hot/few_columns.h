@@ -9,7 +9,7 @@ static const int COLUMN_STRIP = 16;  // most rows of a strip: its sums and what 
 static const int64_t COLUMN_STRIPS = SKINNY / COLUMN_STRIP;
 static const int64_t COLUMN_WIDE = 8;  // most vectors of columns in a task
 
-// sums[M][VW] = a[M, 32 * blocks] * the 16 stored rows at w. `ahead` are rows that will be wanted soon.
+// sums[M][VW] = a[M, 32 * blocks] * the 16 stored rows at w. What lies at `ahead` will be wanted soon, as many bytes as are read here.
 template <class F, int M>
 SLOTH_NOINLINE void column_tile(int64_t blocks, const float* SLOTH_RESTRICT a, const uint8_t* SLOTH_RESTRICT w, int64_t rowBytes, const uint8_t* ahead,
                                 float* SLOTH_RESTRICT sums) {
@@ -17,14 +17,13 @@ SLOTH_NOINLINE void column_tile(int64_t blocks, const float* SLOTH_RESTRICT a, c
   SLOTH_UNROLL
   for (int i = 0; i < M; i++) acc[i] = vzero();
   __m512i scales[4];
-  for (int64_t b = 0; b < blocks; b++, w += F::BYTES32, ahead += F::BYTES32) {
+  for (int64_t b = 0; b < blocks; b++, w += F::BYTES32, ahead += 16 * F::BYTES32) {
     if (b % 4 == 0) block_scales_of<F>(w, rowBytes, blocks - b, scales);
     Columns<F> c;
     Columns<F>::begin(c, w, rowBytes, scales[b % 4]);
     for (int64_t h = 0; h < 2; h++, a += 16) {
       // A few at a time: asked for all at once they would keep other loads waiting.
-      SLOTH_UNROLL
-      for (int r = 0; r < 8; r++) SLOTH_FETCH(ahead + (8 * h + r) * rowBytes);
+      for (int64_t i = h * 8 * F::BYTES32; i < (h + 1) * 8 * F::BYTES32; i += 64) SLOTH_PREFETCH(ahead + i);
       Columns<F>::half(c, w, rowBytes, h);
       SLOTH_UNROLL
       for (int k = 0; k < 16; k++) {
@@ -105,14 +104,14 @@ static void column_pack(const Gemm& g, float* out) {
   }
 }
 
-// Columns n0 .. n1 of c (at most COLUMN_WIDE vectors) for the strips s0 .. s1. `F` is FormatF32 or one with columns.
+// Columns n0 .. n1 of c for the strips s0 .. s1. All stretches of a vector of columns follow one another, so that the stored rows are read as they lie. `F` is FormatF32 or one with columns.
 template <class F>
 SLOTH_NOINLINE void column_task(const Gemm& g, const float* packed, int64_t s0, int64_t s1, int64_t n0, int64_t n1) {
   const bool blocks = Columns<F>::SCALED;
   const int64_t BLOCKS = KC / 32;
   alignas(64) float values[(KC + VW) * VW];  // of the low-rank part, or all of them
   alignas(64) float sums[COLUMN_STRIP * VW];
-  alignas(64) float totals[SKINNY * COLUMN_WIDE * VW];  // of the stretches before: rows of c may push each other out of L1
+  alignas(64) float totals[SKINNY * VW];     // of the stretches before: rows of c may push each other out of L1
   alignas(64) uint8_t rest[blocks ? VW * BLOCKS * F::BYTES32 + 16 : 1];  // the last rows of the weight, where they are no whole vector
   const int64_t total = g.k1 + g.k2, step = stretch_length(total), strips = column_strips(g.m);
   const auto stored = [&](int64_t column, int64_t k) { return static_cast<const uint8_t*>(g.b1) + column * g.rowBytes1 + format_offset<F>(k); };
@@ -123,15 +122,8 @@ SLOTH_NOINLINE void column_task(const Gemm& g, const float* packed, int64_t s0, 
     const float* x = packed + column_strip(k0, step, s);
     if constexpr (blocks) {
       if (first > 0 && n == VW) {
-        // What comes two vectors later, in the next stretch or in the next task: stored rows are too short and too many for the hardware to guess them.
-        int64_t column = c + 2 * VW, k = k0;
-        if (column >= n1 && k + step < g.k1) {
-          column = min_i(column - (n1 - n0), n1 - VW);
-          k += step;
-        } else if (column >= n1) {
-          k = 0;
-        }
-        const uint8_t* ahead = s == s0 && column >= 0 && column + VW <= g.n ? stored(column, k) : stored(c, k0);
+        // The rows of the next vector lie behind those of this one.
+        const uint8_t* ahead = stored(c + VW, 0) + VW * format_offset<F>(k0);
         column_product<F>(rows, first / 32, x, stored(c, k0), g.rowBytes1, ahead, sums);
       } else if (first > 0) {
         const int64_t rowBytes = format_offset<F>(first);
@@ -152,7 +144,7 @@ SLOTH_NOINLINE void column_task(const Gemm& g, const float* packed, int64_t s0, 
     const vf bias = k0 == 0 && g.bias ? vloadn(g.bias + c, n) : vzero();
     for (int64_t i = 0; i < rows; i++) {
       float* to = g.c + (r0 + i) * g.ldc + c;
-      float* t = totals + ((r0 + i) * COLUMN_WIDE + (c - n0) / VW) * VW;
+      float* t = totals + (r0 + i) * VW;
       vf v = vload(sums + i * VW);
       if (g.alpha != 1.0f) v = vmul(v, vset(g.alpha));
       if (k0 == 0 && g.bias) v = vadd(v, bias);
@@ -162,9 +154,9 @@ SLOTH_NOINLINE void column_task(const Gemm& g, const float* packed, int64_t s0, 
       else vstore(t, v);
     }
   };
-  for (int64_t k0 = 0; k0 < total; k0 += step) {
-    for (int64_t s = s0; s < s1; s++) {
-      for (int64_t c = n0; c < n1; c += VW) place(k0, s, c);
+  for (int64_t c = n0; c < n1; c += VW) {
+    for (int64_t k0 = 0; k0 < total; k0 += step) {
+      for (int64_t s = s0; s < s1; s++) place(k0, s, c);
     }
   }
 }
@@ -240,7 +232,7 @@ static void column_group(Pool* pool, const GroupMember* members, int count, cons
   // Tasks of a few groups of columns: the shorter they are the closer all workers end together.
   int64_t first[GROUP_MOST + 1], groups = 0;
   for (int i = 0; i < count; i++) groups += ceil_div(members[i].n, VW);
-  const int64_t wide = max_i(1, min_i(COLUMN_WIDE, groups / (8 * pool_threads(pool)))) * VW;
+  const int64_t wide = max_i(1, min_i(COLUMN_WIDE, groups / (32 * pool_threads(pool)))) * VW;
   first[0] = 0;
   for (int i = 0; i < count; i++) {
     column_pack(list[i], packed + offset[i]);
