@@ -32,26 +32,24 @@ static void bench_gemm(Pool* pool) {
 // The products of full fine-tuning: micro-batches of 1024 rows over f32 weights, the gradient of a weight added to what is there.
 static void bench_full(Pool* pool) {
   const int64_t shapes[][2] = {{576, 576}, {192, 576}, {1536, 576}, {576, 1536}};
-  {
-    const int64_t m = 1024;
-    for (auto& s : shapes) {
-      const int64_t n = s[0], k = s[1];
-      const Floats w = randoms(n * k), x = randoms(m * k), dy = randoms(m * n);
-      Floats y(static_cast<size_t>(m * n)), dx(static_cast<size_t>(m * k)), dw(static_cast<size_t>(n * k));
-      const double flops = 2.0 * static_cast<double>(m * n * k);
-      const struct {
-        const char* name;
-        std::function<void()> run;
-      } cases[] = {
-          {"y = x W'", [&] { linear(pool, y.data(), x.data(), w.data(), FORMAT_F32, m, n, k, nullptr, nullptr, nullptr, 0, 0); }},
-          {"dx = dy W", [&] { linearBackwardInput(pool, dx.data(), dy.data(), w.data(), FORMAT_F32, m, n, k, nullptr, nullptr, 0, 0); }},
-          {"dW += dy' x", [&] { matmul(pool, dw.data(), dy.data(), x.data(), n, k, m, 1, 0, 1, 1); }},
-      };
-      for (auto& c : cases) {
-        char name[96];
-        snprintf(name, sizeof(name), "full, %lld rows, W [%lld, %lld]: %s", (long long)m, (long long)n, (long long)k, c.name);
-        print_rate(name, fraction_of_peak(pool, flops, c.run), 0.85);
-      }
+  const int64_t m = 1024;
+  for (auto& s : shapes) {
+    const int64_t n = s[0], k = s[1];
+    const Floats w = randoms(n * k), x = randoms(m * k), dy = randoms(m * n);
+    Floats y(static_cast<size_t>(m * n)), dx(static_cast<size_t>(m * k)), dw(static_cast<size_t>(n * k));
+    const double flops = 2.0 * static_cast<double>(m * n * k);
+    const struct {
+      const char* name;
+      std::function<void()> run;
+    } cases[] = {
+        {"y = x W'", [&] { linear(pool, y.data(), x.data(), w.data(), FORMAT_F32, m, n, k, nullptr, nullptr, nullptr, 0, 0); }},
+        {"dx = dy W", [&] { linearBackwardInput(pool, dx.data(), dy.data(), w.data(), FORMAT_F32, m, n, k, nullptr, nullptr, 0, 0); }},
+        {"dW += dy' x", [&] { matmul(pool, dw.data(), dy.data(), x.data(), n, k, m, 1, 0, 1, 1); }},
+    };
+    for (auto& c : cases) {
+      char name[96];
+      snprintf(name, sizeof(name), "full, %lld rows, W [%lld, %lld]: %s", (long long)m, (long long)n, (long long)k, c.name);
+      print_rate(name, fraction_of_peak(pool, flops, c.run), 0.85);
     }
   }
 }
