@@ -90,20 +90,20 @@ describe("pairJudge", () => {
 
   test("a judge that likes what it reads first: the order is drawn for each pair, by seed and content alone; both orders make it a tie", async () => {
     says = () => "Better: 1"
-    const some = samples(...Array.from({ length: 400 }, (_, i) => `answer ${i}`))
+    const some = samples(...Array.from({ length: 200 }, (_, i) => `answer ${i}`))
     const [scores, again, other] = await Promise.all(
       [0, 0, 1].map(async (seed) => (await judge({ seed }).score(some)).filter((_, i) => i % 2 === 0)),
     )
     expect(again).toEqual(scores!)
     expect(other).not.toEqual(scores!)
-    // Four standard deviations of a share of one half over 200 are 0.14.
-    expect(Math.abs(scores!.reduce<number>((n, p) => n + p!, 0) / 200 - 0.5)).toBeLessThan(0.14)
+    // Four standard deviations of a share of one half over 100 are 0.2.
+    expect(Math.abs(scores!.reduce<number>((n, p) => n + p!, 0) / 100 - 0.5)).toBeLessThan(0.2)
     // Whoever of the two was sampled first, the judge reads them in the same order.
     const [there] = await judge().score(samples("x", "y"))
     const [back] = await judge().score(samples("y", "x"))
     expect(there! + back!).toBe(1)
     expect(await judge({ order: "both" }).score(samples("x", "y", "v", "w"))).toEqual([0.5, 0.5, 0.5, 0.5])
-  })
+  }, 60_000)
 
   test("keeps judgements on disk, asks no more at once than it may, and refuses what are no pairs", async () => {
     says = longer
@@ -161,7 +161,7 @@ describe("runs", () => {
       const { run: path } = await run(objective, {
         settings: { judge: baseUrl, judgeModel: "judge-1", judgeRubric: rubric },
         // Learning is shown once: how the others learn is shown beside them.
-        config: { steps: objective === onlineDpo ? 50 : 4, seed: 1 },
+        config: { steps: objective === onlineDpo ? 40 : 4, seed: 1 },
       })
       const all = readSamples(runPaths(path).samples)
       for (let i = 0; i < all.length; i += 2) {
@@ -180,10 +180,10 @@ describe("runs", () => {
         return some.reduce((n, { completion }) => n + evenOf(String(completion)), 0) / some.length
       }
       // 160 completions of 6 tokens that are even by chance: a mean of 0.5 ± 0.016 when nothing is learnt.
-      const [early, late] = [even(0, 10), even(40, 50)]
+      const [early, late] = [even(0, 10), even(30, 40)]
       expect([late > early + 0.1, early, late]).toEqual([true, early, late])
     }
-  }, 120_000)
+  }, 300_000)
 
   test("what a judge cannot do is refused before anything starts", async () => {
     const own = definePairJudge({ name: "own", compare: (pairs) => pairs.map(() => 1) })
