@@ -92,6 +92,8 @@ describe("sloth train --environment", () => {
       ["--environment ./hangs.ts --turn-seconds 0.2", "SLOTH_ENVIRONMENT_TIMEOUT"],
       ["--environment ./env.ts", "SLOTH_TRAIN_NO_DATA"],
       ["--environment number-guess --high 1", "--high"],
+      ["--environment number-guess --guesses 13", "SLOTH_ENVIRONMENT_ROOM"],
+      ["--environment number-guess --rank 2", "--rank is given 2 times"],
       ["--environment number-guess --guesse 3", "--guesses"],
       ["--environment number-guess --method sft", "SLOTH_TRAIN_ENVIRONMENT"],
     ]

@@ -31,6 +31,10 @@ const usageError = (command: CliCommand | undefined, errors: readonly CliError.N
       case "MissingOption":
         return { what: `--${error.option.replace(/^-+/, "")} is missing.` }
       case "InvalidValue":
+        if (/^\d+ occurrences$/.test(error.value))
+          return {
+            what: `--${error.option.replace(/^-+/, "")} is given ${error.value.split(" ")[0]} times; it takes one value.`,
+          }
         return {
           what: `--${error.option.replace(/^-+/, "")}: "${error.value}" does not do. ${error.expected}.`.replace(
             "..",

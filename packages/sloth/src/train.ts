@@ -190,6 +190,25 @@ interface Inputs {
   readonly prepared: PreparedRun
 }
 
+/** Fewest tokens that a turn can say anything in. */
+const LEAST_TURN = 4
+
+/** A turn that has an equal share of an episode must be able to say something in it. Errors: SLOTH_ENVIRONMENT_ROOM. */
+const requireRoom = (
+  { name, maxTurns = 8 }: Pick<Environment, "name" | "maxTurns">,
+  turnTokens: number | undefined,
+  maxCompletionLength: number | undefined,
+): void => {
+  if (turnTokens !== undefined || maxCompletionLength === undefined) return
+  const share = Math.floor(maxCompletionLength / maxTurns)
+  if (share >= LEAST_TURN) return
+  throw new SlothError("SLOTH_ENVIRONMENT_ROOM", {
+    what: `Episodes of the environment "${name}" have up to ${maxTurns} turns in maxCompletionLength ${maxCompletionLength}, which leaves ${share} tokens for each.`,
+    next: `Raise maxCompletionLength (--max-completion-length) to what ${maxTurns} turns need, or give turnTokens (--turn-tokens).`,
+    fields: { environment: name, maxTurns, maxCompletionLength },
+  })
+}
+
 /**
  * Rows of an environment as a method reads them, with the engine and the reward of its episodes. Errors: SLOTH_TRAIN_ENVIRONMENT for a method that samples nothing, and those of
  * `environmentTraining`.
@@ -221,7 +240,11 @@ export const openEpisodes = async (
   const rows = await read(source)
   const { evalData, ...rest } = config
   const evaluation = evalData === undefined ? [] : await read(evalData)
-  const { onRewardError } = decodeSettings(objective, how.settings) as { readonly onRewardError?: string }
+  const { onRewardError, maxCompletionLength } = decodeSettings(objective, how.settings) as {
+    readonly onRewardError?: string
+    readonly maxCompletionLength?: number
+  }
+  requireRoom(environment, turns.turnTokens, maxCompletionLength)
   const made = await environmentTraining(environment as Environment<object, never>, [...rows, ...evaluation], {
     ...turns,
     tokenizer: how.tokenizer,

@@ -66,7 +66,7 @@ const printMethod = (input: CommandInput<typeof options.Type>, result: MethodEva
   if (loss !== undefined) terminal.print(`loss  ${loss.toFixed(4)} (${method})`)
   for (const line of table(
     ["figure", "value"],
-    lines.map(([key, value]) => [WORDS[key] ?? key, value.toFixed(4)]),
+    lines.map(([key, value]) => [WORDS[key] ?? key, key === "scored" ? count(value) : value.toFixed(4)]),
   ))
     terminal.print(line)
   terminal.print(`rows  ${count(rows)}, ${seconds.toFixed(1)} s`)
