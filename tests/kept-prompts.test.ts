@@ -66,14 +66,14 @@ const folder = mkdtempSync(join(tmpdir(), "sloth-kept-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
 /** Prompts of several sizes and their units: a group in two pieces, one of a single completion, whose prompt is no segment of its own, and one whose prompt is too short to be kept. */
-const setUp = async (engine: Engine) => {
+const setUp = async (engine: Engine, maxTokens = 48) => {
   const model = buildTiny(engine, "untied")
   attachLora(model, LORA, 1)
   // B is zero at first: then nothing depends on the products with A.
   for (const { tensor, outer } of model.trainables())
     if (outer) engine.backend.kernels.randomNormal(tensor.handle, 0, 0.1, tensor.size, 5, 1)
   const sizes = [100, 180, 60, FEW_ROWS]
-  const { kept, prompts, completions } = await sample(model, sizes, 3, sizes.length)
+  const { kept, prompts, completions } = await sample(model, sizes, 3, sizes.length, maxTokens)
   const units = prompts.flatMap(({ tokens }, row) => {
     const own = completions.filter(({ prompt }) => prompt === row).map((c) => ({ tokens: c.tokens, advantage: 1 }))
     const pieces = row === 1 ? [own.slice(0, 1), own.slice(1)] : [own]
@@ -126,6 +126,18 @@ for (const [name, open] of [
           expect(backend!.memory.stats().liveBuffers).toBe(before)
         },
       )
+
+    test.skipIf(backend === undefined)("beside completions of a few tokens too", async () => {
+      const engine = new Engine(backend!)
+      // Between two prompts lie 18 rows, of which products alone would have other bits.
+      const { model, kept, split, taking } = await setUp(engine, 6)
+      using _ = model
+      const plain = await gradients(model, split, "keep")
+      expect(await gradients(model, taking, "keep")).toEqual(plain)
+      // It was taken: what is not, nobody frees.
+      expect([...kept.values()].every(({ known }) => known.bytes === 0)).toBe(true)
+      for (const { known } of kept.values()) known[Symbol.dispose]()
+    })
 
     test.skipIf(backend === undefined)("what is kept is what is used", async () => {
       const engine = new Engine(backend!)

@@ -229,7 +229,7 @@ export const train = async (context: BenchContext): Promise<void> => {
 
   await runTraining(context, {
     group: `full fine-tuning, 4 rows of ${length}, all scored`,
-    ours: ["--full", "--rows", "4", "--length", length, "--policy", "recompute", "--budget", "1024"],
+    ours: ["--full", "--rows", "4", "--length", length, "--policy", "keep", "--budget", "1024"],
     peer: ["--full", "--rows", "4", "--length", length],
     peerSettings: settings,
     ratio: { must: 1.4, aim: 1.8 },

@@ -1,6 +1,6 @@
 import { SlothError } from "@sloth/core"
 import type { CausalLM, StreamDecoder, Tokenizer } from "@sloth/model"
-import { FEW_ROWS, gatherRows, recordRows, type KnownRows, type RowMemo, type Tensor } from "@sloth/tensor"
+import { FEW_ROWS, gatherRows, KEPT_ROWS, recordRows, type KnownRows, type RowMemo, type Tensor } from "@sloth/tensor"
 import { cachedContext, type CachedRows } from "./cached-context.ts"
 import { headLogits, PassPrograms } from "./internal/pass-programs.ts"
 import { sampleRows, type SampleRow } from "./internal/sample-rows.ts"
@@ -47,7 +47,7 @@ export interface GenerateRequest {
   readonly options?: Partial<SamplingOptions>
   /**
    * Gets what the prompt's pass has computed, which training on the prompt can take; it disposes it. Not called for a prompt that cannot be read in one pass by the kernels of
-   * training: one longer than a pass or of 32 tokens at most, or with a rounded cache.
+   * training: one longer than a pass or of 32 tokens at most, with a rounded cache, of a mixture, after a kept chat, or where the cache has no room for it at once.
    */
   readonly keep?: (prefix: KnownPrefix) => void
 }
@@ -83,9 +83,6 @@ export interface GeneratorOptions {
    */
   readonly mixture?: number
 }
-
-/** Rows at which a pass over prompts that are kept is large enough: each pass is kept until all of its prompts have been trained on. */
-const KEPT_ROWS = 256
 
 interface Waiting {
   readonly request: number
@@ -328,7 +325,8 @@ export class Generator implements Disposable {
     const texts: Active[] = []
     let [rows, blocks] = [0, 0]
     for (const a of growing) {
-      if (a.keep === undefined || a.sequence.length > 0) continue
+      // One that has given its place up is read again with its tokens, which are no rows of its prompt.
+      if (a.keep === undefined || a.sequence.length > 0 || a.tokens.length > 0) continue
       blocks += Math.ceil(a.prompt.length / this.cache.blockSize)
       const fits = blocks * this.cache.blockSize <= this.cache.freeTokens
       if (texts.length > 0 && (!fits || rows >= KEPT_ROWS || rows + a.prompt.length > this.#chunk)) break

@@ -1,3 +1,4 @@
+import { SlothError } from "@sloth/core"
 import type {
   Completion as RolloutCompletion,
   RolloutEngine,
@@ -14,7 +15,7 @@ export interface LocalRolloutOptions extends GeneratorOptions {
   readonly tokenizer: Tokenizer
   /**
    * True replaces the sampler's log-probs by those of a pass with the training kernels over the finished completions, which are then yielded when all of a call are there.
-   * Decoding adds the same products up in another order: the two agree within rounding (a few 1e-6 nats in f32).
+   * Decoding adds the same products up in another order: the two agree within rounding (a few 1e-6 nats in f32). Not with `mixture`, of which training has no pass.
    */
   readonly rescore?: boolean
 }
@@ -33,8 +34,16 @@ export class LocalRollout implements RolloutEngine {
   readonly #generator: Generator
   readonly #rescore: boolean
 
+  /** Errors: SLOTH_GENERATE_OPTION for `rescore` of a mixture. */
   constructor(model: CausalLM, options: LocalRolloutOptions) {
     const { tokenizer, rescore, ...rest } = options
+    if (rescore === true && rest.mixture !== undefined)
+      throw new SlothError("SLOTH_GENERATE_OPTION", {
+        what: "Completions of a mixture of two models cannot be scored again.",
+        why: "The kernels of training give the log-probs of one model, not of the mixture.",
+        next: "Leave out rescore; the sampler's log-probs are those of the mixture.",
+        fields: { mixture: rest.mixture },
+      })
     this.#generator = new Generator(model, tokenizer, rest)
     this.#rescore = rescore ?? false
   }

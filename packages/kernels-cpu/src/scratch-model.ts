@@ -15,19 +15,36 @@ type Needs = Readonly<Partial<Record<Slot, number>>>
 
 /** Panels of the right operand of a product over many rows: `n` columns, a contraction of `k`. */
 const panels = (n: number, k: number): Needs => {
-  const stretches = Math.max(1, Math.ceil(k / PANELS.stretch))
+  if (n <= 0 || k <= 0) return {}
+  const stretches = Math.ceil(k / PANELS.stretch)
   const words = stretches === 1 ? k : Math.ceil(Math.ceil(k / stretches) / 32) * 32
   const units = Math.ceil(n / PANELS.columns)
   const most = PANELS.bytes / 4
-  const wide = Math.ceil(units / Math.min(units, Math.ceil((units * PANELS.columns * words) / most))) * PANELS.columns
-  const groups = Math.ceil(stretches / Math.max(1, Math.floor(most / (wide * words))))
-  return { panels: wide * Math.ceil(stretches / groups) * words * 4 }
+  const parts = Math.min(units, Math.ceil((units * PANELS.columns * words) / most))
+  // Columns that do not split evenly: the narrower part may have room for one stretch more.
+  const size = (count: number): number => {
+    const wide = count * PANELS.columns
+    const groups = Math.ceil(stretches / Math.max(1, Math.floor(most / (wide * words))))
+    return wide * Math.ceil(stretches / groups) * words * 4
+  }
+  return { panels: Math.max(size(Math.floor(units / parts)), size(Math.ceil(units / parts))) }
 }
 
-const logits = (rows: number, vocab: number, hidden: number): Needs => {
-  const most = Math.max(1, Math.min(LOGITS.rows, Math.floor(LOGITS.bytes / 4 / Math.max(1, vocab))))
-  const block = Math.ceil(rows / Math.max(1, Math.ceil(rows / most)))
-  return { logits: block * vocab * 4, ...(block > SKINNY ? panels(vocab, hidden) : {}) }
+/** What the largest of several products needs. */
+const largest = (...all: readonly Needs[]): Needs => ({ panels: Math.max(0, ...all.map((needs) => needs.panels ?? 0)) })
+
+/** Logits of some rows at a time, with the products of the gradients that are wanted. */
+const logits = (rows: number, vocab: number, hidden: number, dh: boolean, dw: boolean): Needs => {
+  const room = Math.max(1, Math.min(LOGITS.rows, Math.floor(LOGITS.bytes / 4 / Math.max(1, vocab))))
+  const block = Math.ceil(rows / Math.max(1, Math.ceil(rows / room)))
+  return {
+    logits: block * vocab * 4,
+    ...largest(
+      block > SKINNY ? panels(vocab, hidden) : {},
+      dh ? panels(hidden, vocab) : {},
+      dw && Math.min(vocab, hidden) > NARROW ? panels(hidden, block) : {},
+    ),
+  }
 }
 
 const stream = (rows: number, vocab: number, hidden: number, gradient: boolean): Needs => {
@@ -45,11 +62,15 @@ const NEEDS: Readonly<Record<string, (...args: number[]) => Needs>> = {
   linear: (_y, _x, _w, _f, m, n, k, _bias, t, _b, r) => (m! <= SKINNY ? {} : panels(n!, k! + (t === 0 ? 0 : r!))),
   linearBackwardInput: (_dx, _dy, _w, _f, _m, n, k, dt, _a, r) => panels(k!, n! + (dt === 0 ? 0 : r!)),
   linearCrossEntropy: (_nll, dh, dw, _h, _w, _f, _t, _c, rows, vocab, hidden) =>
-    dw !== 0 || rows! <= SKINNY ? logits(rows!, vocab!, hidden!) : stream(rows!, vocab!, hidden!, dh !== 0),
+    dw !== 0 || rows! <= SKINNY
+      ? logits(rows!, vocab!, hidden!, dh !== 0, dw !== 0)
+      : stream(rows!, vocab!, hidden!, dh !== 0),
   linearLogprobs: (_logp, _lse, _e, dh, _h, _w, _f, _t, rows, vocab, hidden) =>
-    rows! <= SKINNY ? logits(rows!, vocab!, hidden!) : stream(rows!, vocab!, hidden!, dh !== 0),
-  linearLogprobsBackward: (_dh, dw, _d, _l, _de, _e, _h, _w, _f, _t, rows, vocab, hidden) =>
-    dw !== 0 || rows! <= SKINNY ? logits(rows!, vocab!, hidden!) : stream(rows!, vocab!, hidden!, true),
+    rows! <= SKINNY ? logits(rows!, vocab!, hidden!, dh !== 0, false) : stream(rows!, vocab!, hidden!, dh !== 0),
+  linearLogprobsBackward: (dh, dw, _d, _l, _de, _e, _h, _w, _f, _t, rows, vocab, hidden) =>
+    dw !== 0 || rows! <= SKINNY
+      ? logits(rows!, vocab!, hidden!, dh !== 0, dw !== 0)
+      : stream(rows!, vocab!, hidden!, true),
   attentionBackward: (...args) => ({ delta: args[15]! * args[16]! * 4 }),
 }
 

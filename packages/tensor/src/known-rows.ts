@@ -4,6 +4,9 @@ import { Tensor } from "./tensor.ts"
 /** Rows up to which backends may multiply with other kernels than for more, whose sums have other roundings. Above, a row's results are the same bits whatever else is in a pass. */
 export const FEW_ROWS = 32
 
+/** Rows at which a pass over prompts that are kept is large enough: each pass is kept until all of its prompts have been trained on. */
+export const KEPT_ROWS = 256
+
 /** What a linear layer has made: its result [rows, out], and the inner product of its adapter [rows, rank] where it has one. */
 interface Made {
   readonly y: Tensor
@@ -99,16 +102,25 @@ export const recordRows = (rows: number): { readonly memo: RowMemo; readonly kno
   return { memo: { mode: "record", rows, into: known }, known }
 }
 
-/** A memo that takes `spans`, in order of rows; undefined where there is nothing to take, or so few rows are left in between that their bits would change. */
+/**
+ * A memo that takes `spans`, in order of rows; undefined where there is nothing to take. A gap of so few rows that their bits would change gets some of its neighbour's, which are then computed
+ * again with the bits of many rows.
+ */
 export const takeRows = (rows: number, spans: readonly KnownSpan[]): RowMemo | undefined => {
+  const lacking = (gap: number): number => (gap > 0 && gap <= FEW_ROWS ? FEW_ROWS + 1 - gap : 0)
+  const taken = spans.map((span, i): KnownSpan => {
+    const before = i === 0 ? lacking(span.first) : 0
+    const behind = lacking((spans[i + 1]?.first ?? rows) - span.first - span.count)
+    return { ...span, first: span.first + before, from: span.from + before, count: span.count - before - behind }
+  })
+  if (taken.length === 0 || taken.some(({ count }) => count <= 0)) return undefined
   const rest: RowRange[] = []
   let at = 0
-  for (const { first, count } of [...spans, { first: rows, count: 0 }]) {
+  for (const { first, count } of [...taken, { first: rows, count: 0 }]) {
     if (first > at) rest.push({ first: at, count: first - at })
     at = first + count
   }
-  if (spans.length === 0 || rest.some(({ count }) => count <= FEW_ROWS)) return undefined
-  return { mode: "take", rows, spans, rest }
+  return { mode: "take", rows, spans: taken, rest }
 }
 
 /** Runs `body` with a memo of rows. */

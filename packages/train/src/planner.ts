@@ -1,5 +1,5 @@
 import { formatBytes, freeDiskBytes, SlothError } from "@sloth/core"
-import { ACTIVATION_POLICIES, type ActivationPolicy, type MeterReading } from "@sloth/tensor"
+import { ACTIVATION_POLICIES, KEPT_ROWS, type ActivationPolicy, type MeterReading } from "@sloth/tensor"
 import type { CausalLM } from "@sloth/model"
 import { measureDisk, measureSpeed, type MachineSpeed } from "./calibrate.ts"
 import type { TrainConfig } from "./config.ts"
@@ -234,7 +234,13 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
         ? Math.min(possible.prompts, Math.floor(COMFORTABLE_BYTES / each))
         : (decided.kept?.prompts ?? 0)
     if (prompts === 0) return { candidate }
-    const taken = prompts === possible.prompts && cut(candidate.tokenBudget).length === units.length
+    // A pass over several prompts is freed only with the last micro-batch that takes of it.
+    const alone = units.every(({ segments }) => segments.length > 1 && segments[0]!.length >= KEPT_ROWS)
+    const largest = units.map(({ tokens }) => tokens.length).sort((a, b) => b - a)
+    const step = largest.slice(0, config.batch).reduce((a, b) => a + b, 0)
+    const together = config.batch === 1 || (packing && step <= candidate.tokenBudget)
+    const taken =
+      (alone || together) && prompts === possible.prompts && cut(candidate.tokenBudget).length === units.length
     const larger = measured(candidate.tokenBudget, candidate.policy, { prompts, rows, taken })
     return decided !== undefined || fits(larger)
       ? { candidate: larger, kept: { prompts, bytes: prompts * each } }

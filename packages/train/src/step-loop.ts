@@ -201,14 +201,15 @@ export class StepLoop {
   }
 
   /** Says in the error of what makes units, such as a reward, how to go on once it is mended. */
-  #withResume(error: unknown): unknown {
-    if (!isSlothError(error) || this.#saved !== this.step) return error
+  #withResume(error: unknown, left = ""): unknown {
+    // A rollout that is lost is missing in the resumed run too.
+    if (!isSlothError(error) || error.code === "SLOTH_RL_ROLLOUT_LOST" || this.#saved !== this.step) return error
     const { code, what, why, next = "", fields } = error
     const command = resumeCommandOf(this.#in.session.directory.paths.root)
     return new SlothError(code as `SLOTH_${string}`, {
       what,
       why,
-      next: `${next} Nothing is lost: step ${this.step} is saved, and ${command} goes on.`.trimStart(),
+      next: `${next} ${left === "" ? "Nothing is lost: s" : "S"}tep ${this.step} is saved, and ${command} goes on${left}.`.trimStart(),
       fields: { ...fields, checkpoint: this.step },
       cause: error,
     })
@@ -251,7 +252,7 @@ export class StepLoop {
       if (options.signal?.aborted === true && error === options.signal.reason) return
       // A reward may have failed; the steps that are done are not its fault.
       if (this.#saved !== this.step) await this.#save(true)
-      throw this.#withResume(error)
+      throw this.#withResume(error, " without this evaluation")
     }
     this.#evaluation = evaluation
     const best = this.#best === undefined || evaluation.loss < this.#best.loss

@@ -272,9 +272,7 @@ class Training<Row> {
           : { adapter: await hashAdapter(config.adapter) }),
       }
       const rewards = (options.rewards ?? []).map(({ name, weight }) => ({ name, weight: weight ?? 1 }))
-      const { objective } = options
-      const online = objective !== undefined && isOnline(objective) ? objective.online : undefined
-      const settings = online?.decisive === undefined ? prepared.settings : online.decisive(prepared.settings)
+      const settings = this.#decisive(prepared.settings)
       const decisive = prepared.reuse === undefined ? settings : { settings, rewards }
       const configHash = hashConfig(config, prepared.method, decisive, plan)
       if (this.#stored !== undefined) this.#requireSame(hashes, configHash, prepared, resumed?.manifest)
@@ -457,20 +455,30 @@ class Training<Row> {
       data: manifest.dataHash === hashes["data"],
     }
     const wrong = Object.entries(belongs).flatMap(([name, same]) => (same ? [] : [name]))
-    if (wrong.length > 0)
-      throw new SlothError("SLOTH_RESUME_CONFIG", {
-        what: `The checkpoint of step ${manifest.step} in ${root} belongs to other ${wrong.join(" and ")}.`,
-        ...(belongs.settings
-          ? {}
-          : {
-              why: settingsDifferences(
-                { settings: stored.details?.["settings"], rewards: stored.details?.["rewards"] },
-                { settings, rewards: rewardNames(this.#options.rewards) },
-              ),
-            }),
-        next: "Leave out what was changed, or start a new run.",
-        fields: { path: root, step: manifest.step, differ: wrong },
-      })
+    if (wrong.length === 0) return
+    const why = belongs.settings
+      ? ""
+      : settingsDifferences(
+          { settings: this.#decisive(stored.details?.["settings"]), rewards: stored.details?.["rewards"] },
+          { settings: this.#decisive(settings), rewards: rewardNames(this.#options.rewards) },
+        )
+    throw new SlothError("SLOTH_RESUME_CONFIG", {
+      what: `The checkpoint of step ${manifest.step} in ${root} belongs to other ${wrong.join(" and ")}.`,
+      ...(why === "" ? {} : { why }),
+      // Where nothing of the run was changed, the checkpoint is not its own.
+      next:
+        why === ""
+          ? "Remove the checkpoint to resume from an earlier one, or start a new run."
+          : "Leave out what was changed, or start a new run.",
+      fields: { path: root, step: manifest.step, differ: wrong },
+    })
+  }
+
+  /** The method's settings as far as they decide the numbers of a run. */
+  #decisive(settings: unknown): unknown {
+    const { objective } = this.#options
+    const online = objective !== undefined && isOnline(objective) ? objective.online : undefined
+    return settings === undefined || online?.decisive === undefined ? settings : online.decisive(settings)
   }
 
   async #open(

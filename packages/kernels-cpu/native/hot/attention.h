@@ -9,6 +9,7 @@
 // `window` before it; that covers the segment itself and all its ancestors.
 
 static const int64_t HEAD_MAX = 256;   // channels of a head
+static_assert(HEAD_MAX <= PACK_COLUMNS, "");
 static const int64_t STACK_MAX = 192;  // stacked query rows of a tile
 static const int64_t KEYS = 256;       // keys of a tile
 

@@ -202,7 +202,7 @@ static void test_attention(Pool* one, Pool* many) {
   };
   const AttentionCase settings[] = {
       {{}, 3, 1, 64, 0, 0, false}, {{}, 4, 4, 20, 0, 0, false}, {{}, 4, 2, 33, 0, 5.0, true}, {{}, 6, 2, 80, 37, 0, true}, {{}, 2, 1, 128, 300, 2.0, false},
-      {{}, 8, 1, 96, 1, 0, true},
+      {{}, 8, 1, 96, 1, 0, true}, {{}, 2, 1, 256, 0, 0, false},
   };
   for (size_t fi = 0; fi < forests.size(); fi++) {
     for (size_t si = 0; si < sizeof(settings) / sizeof(settings[0]); si++) {
@@ -365,7 +365,7 @@ static void test_loss(Pool* one, Pool* many) {
 
 static void test_paged(Pool* one, Pool* many) {
   struct Case { int64_t heads, kvHeads, headDim, blockSize, window; double softcap; bool sinks; };
-  const Case cases[] = {{9, 3, 64, 16, 0, 0, false}, {4, 4, 20, 5, 0, 3.0, true}, {6, 2, 33, 32, 37, 0, true}, {10, 1, 128, 16, 100, 0, false}};
+  const Case cases[] = {{9, 3, 64, 16, 0, 0, false}, {4, 4, 20, 5, 0, 3.0, true}, {6, 2, 33, 32, 37, 0, true}, {10, 1, 128, 16, 100, 0, false}, {2, 1, 256, 16, 0, 0, false}};
   for (const Case& c : cases) {
     const int64_t H = c.heads, KV = c.kvHeads, D = c.headDim, group = H / KV, S = 4, maxBlocks = 700 / c.blockSize + 1, blocks = S * maxBlocks;
     std::vector<int32_t> table(static_cast<size_t>(S * maxBlocks));

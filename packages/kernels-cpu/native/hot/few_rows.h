@@ -282,7 +282,7 @@ static void skinny_pass(const Skinny& s, int64_t from, int64_t rows, int64_t n0,
 // When more than SKINNY_TILE rows of x share the weights: weight rows decoded at a time, and the tile over them. More weight rows and fewer rows of x than
 // above, because x no longer fits L1 and each of its vectors must serve more products.
 static const int DECODED_ROWS = 4;
-#if defined(SLOTH_SIMD_AVX512) || defined(SLOTH_SIMD_NEON)
+#if defined(SLOTH_SIMD_NEON)
 static const int DECODED_TILE = 6;
 static const int DECODED_FLIGHT = 4;
 #else

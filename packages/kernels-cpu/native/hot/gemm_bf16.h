@@ -76,7 +76,7 @@ SLOTH_NOINLINE void bf_pack_transposed(const uint8_t* w, int64_t rowBytes, int64
 // From W [k, n]. n0 and cols are multiples of BLOCK.
 template <class F>
 SLOTH_NOINLINE void bf_pack_straight(const uint8_t* w, int64_t rowBytes, int64_t n0, int64_t cols, int64_t k0, int64_t kc, float* out) {
-  alignas(64) float even[NC + NR + 32], odd[NC + NR + 32];
+  alignas(64) float even[PACK_COLUMNS + NR + 32], odd[PACK_COLUMNS + NR + 32];
   const int64_t padded = (cols + NR - 1) / NR * NR, words = bf_count(kc);
   for (int64_t c = cols; c < padded; c++) even[c] = odd[c] = 0.0f;
   for (int64_t k = 0; k < words; k++) {

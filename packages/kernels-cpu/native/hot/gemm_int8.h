@@ -436,7 +436,7 @@ static void int8_few(Pool* pool, const Int8Product& g, const float* x) {
     rows[i].d = r.d;
     rows[i].s = r.d * static_cast<float>(r.sum);
   }
-  // As in skinny_run: about 48 KB of weights a task.
+  // About 48 KB of weights a task.
   const int64_t grain = max_i(8, min_i(512, 49152 / max_i(1, g.rowBytes))) / 8 * 8;
   pool_for(pool, static_cast<int>(ceil_div(g.n, grain)), [&](int task, int) {
     const int64_t n0 = task * grain, n1 = min_i(g.n, n0 + grain);

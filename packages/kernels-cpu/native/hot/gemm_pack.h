@@ -76,7 +76,7 @@ SLOTH_NOINLINE void pack_transposed(const uint8_t* w, int64_t rowBytes, int64_t 
 template <class F>
 SLOTH_NOINLINE void pack_straight(const uint8_t* w, int64_t rowBytes, int64_t n0, int64_t cols, int64_t k0, int64_t kc, float* out, int64_t row,
                                   int64_t height) {
-  alignas(64) float t[NC + NR + 32];
+  alignas(64) float t[PACK_COLUMNS + NR + 32];
   const int64_t padded = (cols + NR - 1) / NR * NR;
   for (int64_t c = cols; c < padded; c++) t[c] = 0.0f;
   for (int64_t k = 0; k < kc; k++) {

@@ -24,6 +24,9 @@ static const int NC = 192;
 #define SLOTH_FETCH_WRITE(p) __builtin_prefetch(p, 1, 3)
 // Columns of a register tile, and of a packed panel.
 static const int NR = NV * VW;
+// Most columns that are packed at once: NC of a product's task, or those of a head.
+static const int64_t PACK_COLUMNS = 256;
+static_assert(NC <= PACK_COLUMNS, "");
 // Longest stretch of the contraction; strips of A and of attention scores have rows SA floats apart. A constant distance lets the tile address its rows
 // with immediate offsets; it is no multiple of 1024 bytes, so that the rows fall into different cache sets.
 static const int64_t KC = 384;

@@ -89,10 +89,12 @@ export const rehearseRollout = (
     const parts = lengths.map((rows) => ({ sequence: cache.create(), rows }))
     for (const { sequence, rows } of parts) cache.reserve(sequence, rows)
     engine.scope(() => {
-      const context = cachedContext(engine, cache, parts)
       const rows = lengths.reduce((a, b) => a + b, 0)
-      model.hidden(context, engine.from(new Int32Array(rows)))
-      for (let model = twin ? 2 : 1; model > 0; model--) engine.empty([Math.min(rows, options.atOnce), vocab])
+      // What the first of two models has said lies there while the second reads.
+      for (const memory of twin ? [cache, cache.twin] : [cache]) {
+        model.hidden(cachedContext(engine, memory, parts), engine.from(new Int32Array(rows)))
+        engine.empty([Math.min(rows, options.atOnce), vocab])
+      }
     })
     for (const { sequence } of parts) cache.release(sequence)
   }

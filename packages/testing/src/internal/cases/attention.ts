@@ -114,6 +114,7 @@ const SHAPES: readonly Shape[] = [
     headDim: 16,
     gap: 3,
   },
+  { label: "wide heads", segments: [[40, -1]], heads: 2, kvHeads: 1, headDim: 256 },
   { label: "window of one", segments: [[6, -1]], heads: 1, kvHeads: 1, headDim: 4, window: 1 },
   { label: "soft cap", segments: [[50, -1]], heads: 2, kvHeads: 1, headDim: 128, softcap: 1.5 },
   { label: "sinks", segments: [[50, -1]], heads: 4, kvHeads: 2, headDim: 20, sinks: true },
