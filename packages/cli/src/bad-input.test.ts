@@ -115,6 +115,20 @@ const cases: readonly Case[] = [
     says: ["64", "from 1 to 32"],
   },
   {
+    name: "a setting of other methods, where none is named",
+    args: ["train", "--model", "model", "--data", "rows.jsonl", "--num-generations", "4"],
+    code: "SLOTH_CLI_USAGE",
+    says: ["It is a setting of", "grpo", "name the method with --method"],
+    status: 2,
+  },
+  {
+    name: "a setting of other methods than the one that is named",
+    args: ["train", "--model", "model", "--data", "rows.jsonl", "--method", "dpo", "--num-generations", "4"],
+    code: "SLOTH_CLI_USAGE",
+    says: ["dpo has no such setting; it is one of", "grpo"],
+    status: 2,
+  },
+  {
     name: "settings that exclude each other",
     args: ["train", "--model", "model", "--data", "rows.jsonl", "--steps", "2", "--epochs", "1"],
     code: "SLOTH_CONFIG_INVALID",

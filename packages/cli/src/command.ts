@@ -49,7 +49,8 @@ export interface PluginPlace {
 
 /** Flags of every command that works with models. */
 export interface SessionFlags {
-  readonly config?: string
+  /** False for none, not even that of the folder. */
+  readonly config?: string | false
   readonly plugin?: readonly (string | PluginPlace)[]
   readonly backend?: string
   readonly isa?: string

@@ -59,9 +59,12 @@ describe("sloth train --environment", () => {
     const shown = (await run("samples runs/one --full --limit 1")).stdout
     expect(shown).toMatch(/turns 0\.25/)
     expect(shown).toContain("turn 1: 0.25 for")
-    const more = await run("train --resume --run runs/one --steps 3")
+    const more = await run("train --resume --run runs/one --steps 3 --environment ./env.ts")
     expect([more.code, more.stderr.includes("error")]).toEqual([0, false])
     expect(project.lines("runs/one/samples.jsonl").filter(({ step }) => step === 3)).toHaveLength(4)
+    // Naming the same environment again keeps its settings.
+    const { details } = JSON.parse(project.read("runs/one/config.json")) as { details: { inputs: unknown } }
+    expect(details.inputs).toMatchObject({ environmentSettings: { turnTokens: 8 } })
   }, 240_000)
 
   test("plays one by name without data, with its settings as flags", async () => {

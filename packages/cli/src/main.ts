@@ -60,20 +60,28 @@ const usageError = (command: CliCommand | undefined, errors: readonly CliError.N
   )
 }
 
-/** Says of an unknown flag that it belongs to a training method which was not named. */
-const withMethodHint = async (error: unknown, argv: readonly string[]): Promise<unknown> => {
+/** Says of an unknown flag that it belongs to a training method, another one than `chosen` or where none was chosen. */
+const withMethodHint = async (
+  error: unknown,
+  argv: readonly string[],
+  chosen: string | undefined,
+): Promise<unknown> => {
   if (!isSlothError(error) || error.code !== "SLOTH_CLI_USAGE") return error
   const { unknown, suggestion } = error.fields as {
     readonly unknown?: readonly string[]
     readonly suggestion?: string
   }
   if (unknown === undefined || unknown.length === 0 || suggestion !== undefined) return error
-  const { methodsWith } = await import("./method-flags.ts")
+  const { methodsWith, valuesOf } = await import("./method-flags.ts")
   const methods = await methodsWith(unknown[0]!, argv)
   if (methods.length === 0) return error
+  const [named = chosen] = valuesOf(argv, "--method")
   return new SlothError("SLOTH_CLI_USAGE", {
     what: error.what,
-    next: `It is a setting of ${methods.join(", ")}: name the method with --method.`,
+    next:
+      named === undefined
+        ? `It is a setting of ${methods.join(", ")}: name the method with --method.`
+        : `${named} has no such setting; it is one of ${methods.join(", ")}.`,
     fields: { ...error.fields, methods },
   })
 }
@@ -105,9 +113,11 @@ export const main = async (argv: readonly string[], terminal: Terminal = process
   const words = argv.filter((arg) => arg !== "--debug")
   let status: number = EXIT.ok
   let takesMethod = false
+  let method: string | undefined
   try {
     const command = await findCommand(words, terminal)
     takesMethod = command?.takesMethod === true
+    method = command?.method?.chosen.replace(/^--method /, "")
     const handler = (parsed: Readonly<Record<string, unknown>>) =>
       Effect.tryPromise({
         try: async () => {
@@ -193,7 +203,7 @@ export const main = async (argv: readonly string[], terminal: Terminal = process
     }
     return status
   } catch (error) {
-    const told = takesMethod ? await withMethodHint(error, words).catch(() => error) : error
+    const told = takesMethod ? await withMethodHint(error, words, method).catch(() => error) : error
     return await reportError(told, terminal, { debug, json })
   }
 }

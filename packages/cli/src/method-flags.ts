@@ -2,6 +2,7 @@ import { resolve } from "node:path"
 import { describeConfig, findConfig, isSlothError, keyToFlag, silentLogger, type ConfigSchema } from "@sloth/core"
 import type { RunRecord } from "@sloth/sloth"
 import type { CliCommand, SessionFlags } from "./command.ts"
+import { flagGroups } from "./flags.ts"
 import { resumedFlags, resumedRecord } from "./resumed-run.ts"
 import { openSession, type Session } from "./session.ts"
 
@@ -45,9 +46,23 @@ export const methodFlags = (
   ),
 })
 
+/** Words of a command line that is not parsed yet which belong to no flag; those after a flag that is not known count as its value. */
+export const wordsOf = (command: CliCommand, argv: readonly string[]): readonly string[] => {
+  const alone = new Set(
+    flagGroups(command).flatMap(({ fields }) =>
+      fields.filter(({ type }) => type === "boolean").map(({ flag }) => flag),
+    ),
+  )
+  const words = argv.filter((word, i) => {
+    const before = argv[i - 1] ?? ""
+    return !word.startsWith("-") && (!before.startsWith("-") || before.includes("=") || alone.has(before))
+  })
+  return words.slice(1)
+}
+
 /** The run that a command line which is not parsed yet resumes. */
-const resumedOf = (argv: readonly string[]): Promise<RunRecord | undefined> => {
-  const named = [...valuesOf(argv, "--resume"), ...valuesOf(argv, "--run")]
+const resumedOf = (command: CliCommand, argv: readonly string[]): Promise<RunRecord | undefined> => {
+  const named = [...valuesOf(argv, "--resume"), ...wordsOf(command, argv), ...valuesOf(argv, "--run")]
   return resumedRecord(
     argv,
     sessionFlagsOf(argv),
@@ -61,18 +76,13 @@ const resumedOf = (argv: readonly string[]): Promise<RunRecord | undefined> => {
  */
 export const withMethodFlags = async (command: CliCommand, argv: readonly string[]): Promise<CliCommand> => {
   if (command.takesMethod !== true) return command
-  const resumed = await resumedOf(argv)
+  const resumed = await resumedOf(command, argv)
   const [named = resumed?.method] = valuesOf(argv, "--method")
   const [played = resumed?.environment] = valuesOf(argv, "--environment")
   const own = sessionFlagsOf(argv)
-  const flags = resumed === undefined ? own : resumedFlags(own, resumed).session
-  if (
-    named === undefined &&
-    played === undefined &&
-    flags.config === undefined &&
-    findConfig(process.cwd()) === undefined
-  )
-    return command
+  const flags = resumed === undefined ? own : resumedFlags(own, resumed, process.cwd()).session
+  const file = flags.config ?? findConfig(process.cwd()) ?? false
+  if (named === undefined && played === undefined && file === false) return command
   await using session = await openSession({ session: flags, logger: silentLogger(), cwd: process.cwd() })
   const taken = new Set(
     [command.options, ...(command.settings === undefined ? [] : [command.settings.schema])].flatMap((schema) =>

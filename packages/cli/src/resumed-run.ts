@@ -1,9 +1,10 @@
 import { existsSync } from "node:fs"
 import { resolve } from "node:path"
+import { fileURLToPath } from "node:url"
 import * as Schema from "effect/Schema"
 import { decodeConfig, isSlothError, listRuns, SlothError } from "@sloth/core"
 import { readRunRecord, type RunRecord } from "@sloth/sloth"
-import type { SessionFlags } from "./command.ts"
+import type { PluginPlace, SessionFlags } from "./command.ts"
 import { runsFolder } from "./session.ts"
 
 /** The run that `--resume` means: the folder after it, `--run`, or the newest run. Errors: SLOTH_RESUME_NO_RUN. */
@@ -43,6 +44,28 @@ const RecordSchema = Schema.Struct({
   samples: Schema.optionalKey(Schema.Array(Schema.String)),
 })
 
+const placeOf = (given: string | PluginPlace, cwd: string): PluginPlace =>
+  typeof given === "string" ? { specifier: given, from: cwd } : given
+
+/** The path of a plugin that is named by one. */
+const pathOf = ({ specifier, from }: PluginPlace): string | undefined =>
+  specifier.startsWith("file:")
+    ? fileURLToPath(specifier)
+    : /^\.{0,2}[/\\]|^\.{1,2}$|^[A-Za-z]:[/\\]/.test(specifier)
+      ? resolve(from, specifier)
+      : undefined
+
+const isGone = (place: PluginPlace): boolean => {
+  const path = pathOf(place)
+  return path !== undefined && !["", ".ts", ".mts", ".js", ".mjs"].some((ending) => existsSync(`${path}${ending}`))
+}
+
+/** The plugins of a run with those of the command line, which take the place of the same ones, and of files that are gone. */
+const pluginsOf = (own: readonly PluginPlace[], given: readonly PluginPlace[]): readonly PluginPlace[] => {
+  const kept = given.length === 0 ? own : own.filter((place) => !isGone(place))
+  return [...new Map([...kept, ...given].map((place) => [pathOf(place) ?? place.specifier, place])).values()]
+}
+
 /** What a command line leaves for a resumption. */
 export const commandLineRecord = (
   { plugin = [], backend, isa }: SessionFlags,
@@ -51,9 +74,7 @@ export const commandLineRecord = (
   samples: readonly string[] | undefined,
 ): CommandLineRecord => ({
   ...(config === undefined ? {} : { config: resolve(cwd, config) }),
-  ...(plugin.length === 0
-    ? {}
-    : { plugins: plugin.map((given) => (typeof given === "string" ? { specifier: given, from: cwd } : given)) }),
+  ...(plugin.length === 0 ? {} : { plugins: plugin.map((given) => placeOf(given, cwd)) }),
   ...(backend === undefined ? {} : { backend }),
   ...(isa === undefined ? {} : { isa }),
   ...(samples === undefined ? {} : { samples }),
@@ -63,23 +84,38 @@ export const commandLineRecord = (
 const recordOf = ({ commandLine }: RunRecord): CommandLineRecord =>
   commandLine === undefined ? {} : decodeConfig(RecordSchema, commandLine, { name: "config.json" })
 
-/** The flags of a command line that resumes the run, over what the run's own were; a configuration file that is gone is left out. */
+/**
+ * The flags of a command line that resumes the run, over what the run's own were. A configuration file that is gone is left out, and that of another folder is not taken for a run that had
+ * none; `config` is the one of the record.
+ */
 export const resumedFlags = (
   flags: SessionFlags,
   record: RunRecord,
-): { readonly session: SessionFlags; readonly samples: readonly string[] | undefined } => {
-  const { config, plugins, backend, isa, samples } = recordOf(record)
-  const { plugin, ...given } = flags
-  const named = plugin !== undefined && plugin.length > 0 ? plugin : plugins
+  cwd: string,
+): {
+  readonly session: SessionFlags
+  readonly samples: readonly string[] | undefined
+  readonly config: string | undefined
+} => {
+  const { config, plugins = [], backend, isa, samples } = recordOf(record)
+  const { plugin = [], ...given } = flags
+  const named = pluginsOf(
+    plugins,
+    plugin.map((one) => placeOf(one, cwd)),
+  )
+  // A run that was started in code says nothing of files.
+  const file =
+    config !== undefined && existsSync(config) ? config : record.commandLine === undefined ? undefined : false
   return {
     session: {
-      ...(config === undefined || !existsSync(config) ? {} : { config }),
-      ...(named === undefined ? {} : { plugin: named }),
+      ...(file === undefined ? {} : { config: file }),
+      ...(named.length === 0 ? {} : { plugin: named }),
       ...(backend === undefined ? {} : { backend }),
       ...(isa === undefined ? {} : { isa }),
       ...given,
     },
     samples,
+    config,
   }
 }
 

@@ -16,6 +16,7 @@ export interface Session extends AsyncDisposable {
 }
 
 const loadConfig = (flags: SessionFlags, cwd: string): Promise<LoadedConfig> | undefined => {
+  if (flags.config === false) return undefined
   const path = flags.config === undefined ? findConfig(cwd) : resolve(cwd, flags.config)
   return path === undefined ? undefined : loadConfigFile(path, { sections: SECTIONS })
 }

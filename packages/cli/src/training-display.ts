@@ -73,11 +73,15 @@ export class TrainingDisplay {
   #shown = false
   #timer: ReturnType<typeof setInterval> | undefined
   #stopping = false
+  /** True once there is a checkpoint that the run can go on from. */
+  #saved: boolean
 
-  constructor(terminal: Terminal, options: { readonly interval?: number } = {}) {
+  /** `resumes` says that there is a run already, which may have checkpoints. */
+  constructor(terminal: Terminal, options: { readonly interval?: number; readonly resumes?: boolean } = {}) {
     this.#terminal = terminal
     this.#style = terminal.errorStyle
     this.#interval = options.interval ?? 5000
+    this.#saved = options.resumes === true
   }
 
   /** What is known before the plan. */
@@ -91,7 +95,8 @@ export class TrainingDisplay {
   event(event: RunEvent): void {
     switch (event.type) {
       case "run-start":
-        if (event.resumedFromStep !== undefined) this.#line(`Resuming from step ${event.resumedFromStep}.`)
+        this.#saved = event.resumedFromStep !== undefined
+        if (this.#saved) this.#line(`Resuming from step ${event.resumedFromStep}.`)
         return
       case "plan": {
         const plan = event.plan as unknown as RunPlan
@@ -120,6 +125,7 @@ export class TrainingDisplay {
         )
         return
       case "checkpoint":
+        this.#saved = true
         this.#line(
           this.#style.dim(
             `checkpoint ${event.path}${event.bytes === undefined ? "" : ` (${formatBytes(event.bytes)})`}`,
@@ -147,7 +153,11 @@ export class TrainingDisplay {
 
   /** Says that the run is left where it stands, and what goes on with it. */
   leaving(command: string): void {
-    this.#line(`Left without saving. The newest checkpoint goes on with: ${this.#style.bold(command)}`)
+    this.#line(
+      this.#saved
+        ? `Left without saving. The newest checkpoint goes on with: ${this.#style.bold(command)}`
+        : "Left; nothing had been saved yet.",
+    )
   }
 
   /** Takes the moving line away. */

@@ -5,7 +5,7 @@ import { createServer, type AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { watchMemory } from "./internal/memory-watch.ts"
-import { findWall } from "./internal/wall.ts"
+import { findWall, withoutOwnRoot } from "./internal/wall.ts"
 import { sandboxWall } from "./wall.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "sloth-wall-"))
@@ -30,6 +30,14 @@ const wall = sandboxWall()
 test.skipIf(process.platform === "linux")("no wall is claimed where there is none", () => {
   const none = { network: false, processes: false, writing: false, reading: false, memory: false }
   expect(wall).toEqual({ ...none, by: [] })
+})
+
+test("an own root that was given up is taken back", () => {
+  const before = findWall()
+  const restore = withoutOwnRoot(before)
+  expect(sandboxWall()).toMatchObject({ reading: false, network: wall.network, writing: wall.writing })
+  restore()
+  expect(findWall()).toBe(before)
 })
 
 test.skipIf(!wall.network)("no network, not even this machine's own", async () => {

@@ -141,6 +141,7 @@ export const evaluateByMethod = async (
       : rows.every((row) => typeof row === "string")
         ? rows.map((path) => resolve(context.cwd, path))
         : rows
+  using _watch = request.onStuck === undefined || !online ? undefined : rl.endStuckProcess(request.onStuck)
   const rollout = request.rollout === undefined ? undefined : context.registry.get("rollouts", request.rollout)
   const episodes =
     chosen === undefined ? undefined : await openEpisodes(objective, chosen, source as never, config, how, rollout)
@@ -169,7 +170,6 @@ export const evaluateByMethod = async (
     request.rewards ?? record?.rewards ?? [],
     (spec) => openJudge(context, spec, models),
   )
-  using _watch = request.onStuck === undefined ? undefined : rl.endStuckProcess(request.onStuck)
   try {
     const { records, metrics } = await rl.evaluateSampling(
       data.examples as unknown as readonly PromptExample[],

@@ -18,6 +18,7 @@ import type {
 import type { SlothContext } from "./context.ts"
 import { resolveEnvironment, type EnvironmentChoice } from "./environments.ts"
 import type { OpenedModel, OpenModels } from "./opened-model.ts"
+import { namesFile } from "./load-module.ts"
 import { openFiles } from "./opened-model.ts"
 import { resolveModel, type ResolvedModel } from "./resolve-model.ts"
 import { absolutePath, readRunRecord, type RunInputs, type RunRecord } from "./run-record.ts"
@@ -279,6 +280,19 @@ const settingsOf = (request: TrainRequest, record: RunRecord | undefined): unkno
     ? over(record?.settings, request.settings)
     : request.settings
 
+/** The settings of the environment: those given, on resuming over the run's where the environment is the same. */
+const environmentSettingsOf = (
+  { environment, environmentSettings }: TrainRequest,
+  record: RunRecord | undefined,
+  cwd: string,
+): unknown => {
+  const same =
+    environment === undefined ||
+    (typeof environment === "string" &&
+      (namesFile(environment) ? resolve(cwd, environment) : environment) === record?.environment)
+  return same ? over(record?.environmentSettings, environmentSettings) : environmentSettings
+}
+
 /** What a run works on. Reward models are opened where `models` is given, and only looked at for a plan. */
 const prepareInputs = async (
   context: SlothContext,
@@ -305,10 +319,7 @@ const prepareInputs = async (
   if (model === undefined) throw needed("model")
   const asIs = request.data ?? (record === undefined || record.data.length === 0 ? undefined : record.data)
   const played = request.environment ?? record?.environment
-  const environmentSettings =
-    request.environment === undefined
-      ? over(record?.environmentSettings, request.environmentSettings)
-      : request.environmentSettings
+  const environmentSettings = environmentSettingsOf(request, record, context.cwd)
   const chosen =
     played === undefined
       ? undefined
@@ -344,8 +355,12 @@ const prepareInputs = async (
     ...(request.signal === undefined ? {} : { signal: request.signal }),
   }
   const rows = isRows(data) ? data : dataPaths(context.cwd, data)
-  const episodes =
-    chosen === undefined ? undefined : await openEpisodes(objective, chosen, rows, resolved, how, registered)
+  const play = async (environment: ChosenEnvironment) => {
+    // Episodes begin once here, and that may hang as well.
+    using _watch = await watchStuck(request, objective, undefined)
+    return await openEpisodes(objective, environment, rows, resolved, how, registered)
+  }
+  const episodes = chosen === undefined ? undefined : await play(chosen)
   const dataset = episodes?.data ?? (await openMethodData(objective, rows, resolved, how))
   // Last, because reward models are opened here.
   const { rewards, names, opened } = await resolveRewards(
@@ -447,11 +462,11 @@ export const planTraining = async (context: SlothContext, request: PlanRequest):
   }
 }
 
-/** Ends the process where code of the user is stuck in a run that samples completions. */
+/** Ends the process where code of the user is stuck in a run that samples completions; `run` is its folder once it has one. */
 const watchStuck = async (
   { onStuck }: TrainRequest,
   objective: Objective<Example>,
-  run: string,
+  run: string | undefined,
 ): Promise<Disposable | undefined> => {
   const { isOnline, resumeCommandOf } = await import("@sloth/train")
   if (onStuck === undefined || !isOnline(objective)) return undefined
@@ -461,7 +476,10 @@ const watchStuck = async (
       new SlothError(code as `SLOTH_${string}`, {
         what,
         why,
-        next: `Mend it, then go on: ${resumeCommandOf(run)}. Steps after the last checkpoint are made again, the same to the bit.`,
+        next:
+          run === undefined
+            ? "Mend it, then run the same command again."
+            : `Mend it, then go on: ${resumeCommandOf(run)}. Steps after the last checkpoint are made again, the same to the bit.`,
         fields,
       }),
     ),

@@ -113,12 +113,12 @@ export const command = defineCommand({
     if (resume === undefined) refuseWords(input.positionals)
     const named = [resume, input.positionals[0], input.settings["run"] as string | undefined]
     const run = resume === undefined ? undefined : await resumedRun(input.session, cwd, named)
-    const resumed = run === undefined ? undefined : resumedFlags(input.session, readRunRecord(run))
+    const resumed = run === undefined ? undefined : resumedFlags(input.session, readRunRecord(run), cwd)
     const flagged = resumed?.session ?? input.session
     const samples = sample ?? resumed?.samples
     return withSession({ ...input, session: flagged }, async (session) => {
       const { config, ...inputs } = trainInputs(session, cwd, flags, input.settings, input, resume !== undefined)
-      const display = new TrainingDisplay(terminal)
+      const display = new TrainingDisplay(terminal, { resumes: run !== undefined })
       const place = config.run ?? run
       const interrupt = interruptible(
         () => display.stopping(),
@@ -132,13 +132,15 @@ export const command = defineCommand({
           ...(run === undefined ? {} : { resume: true, run }),
           ...(tracker === undefined ? {} : { trackers: tracker }),
           command: ["sloth", ...process.argv.slice(2)].join(" "),
-          commandLine: commandLineRecord(flagged, cwd, session.configFile, samples),
+          commandLine: commandLineRecord(flagged, cwd, session.configFile ?? resumed?.config, samples),
           signal: interrupt.signal,
           keepModel: samples !== undefined,
           onPrepared: (prepared) => display.prepared(prepared),
           onEvent: (event) => display.event(event),
           onStuck: (error) => errorText(error, terminal, json),
         })
+        // It is all saved: Ctrl-C now leaves what is only told or written for people.
+        interrupt.stop()
         display.end()
         if (outcome.opened !== undefined && samples !== undefined) {
           using opened = outcome.opened

@@ -1,7 +1,7 @@
-import * as inspector from "node:inspector"
 import { performance } from "node:perf_hooks"
 import { Script } from "node:vm"
 import type { SlothError } from "@sloth/core"
+import { isDebugged } from "./debugged.ts"
 import { stuckWatch } from "./stuck-watch.ts"
 
 /** What code of the user may take. */
@@ -19,14 +19,12 @@ export interface CodeLimit {
 const SLOT = Symbol.for("@sloth/rl:limited-code")
 const place = globalThis as { [SLOT]?: (() => unknown) | undefined }
 let script: Script | undefined
+/** Longest time that timers of the runtime take, milliseconds; a longer one would be over at once. */
+const LONGEST_MS = 2 ** 31 - 1
 
 /** Milliseconds that code of the user has held the thread so far: others must not be thought slow for it. */
 let held = 0
 let calling = false
-
-// Whoever steps through code in a debugger takes as long as it takes.
-const isDebugged = (): boolean =>
-  inspector.url() !== undefined || process.execArgv.some((arg) => /^--inspect(?!-port)/.test(arg))
 
 const isTimeout = (error: unknown): boolean =>
   error instanceof Error && (error as NodeJS.ErrnoException).code === "ERR_SCRIPT_EXECUTION_TIMEOUT"
@@ -52,12 +50,15 @@ export class LimitedCode implements Disposable {
     const start = held
     let forgiven = 0
     const wait = (ms: number): void => {
-      this.#timer = setTimeout(() => {
-        const others = held - start - this.#own - forgiven
-        forgiven += others
-        if (others > 1) wait(others)
-        else fail(limit.late())
-      }, ms)
+      this.#timer = setTimeout(
+        () => {
+          const others = held - start - this.#own - forgiven
+          forgiven += others
+          if (others > 1) wait(others)
+          else fail(limit.late())
+        },
+        Math.min(LONGEST_MS, ms),
+      )
     }
     wait(limit.seconds * 1000)
     this.#left = stuckWatch.enter(limit)
@@ -68,7 +69,7 @@ export class LimitedCode implements Disposable {
     // A call within a call has the limit of the outer one.
     if (calling || isDebugged()) return work()
     const { seconds, late } = this.#limit
-    const timeout = Math.min(2 ** 31 - 1, Math.max(1, Math.ceil(seconds * 1000)))
+    const timeout = Math.min(LONGEST_MS, Math.max(1, Math.ceil(seconds * 1000)))
     const started = performance.now()
     const back = stuckWatch.call(this.#limit)
     calling = true

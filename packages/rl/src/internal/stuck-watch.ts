@@ -1,5 +1,6 @@
 import { Worker } from "node:worker_threads"
 import { SlothError } from "@sloth/core"
+import { isDebugged } from "./debugged.ts"
 import type { CodeLimit } from "./limited-code.ts"
 
 // Places in the shared state.
@@ -34,26 +35,39 @@ const patienceOf = (seconds: number): number => Math.min(2 ** 31 - 1, Math.ceil(
 /** Notices from a thread of its own that the main thread stands still while code of the user is under way. */
 class StuckWatch {
   readonly #open = new Set<CodeLimit>()
+  /** Those who want it, each with its words; the last one's are said. One thread watches for all of them. */
+  readonly #users: { readonly format: (error: SlothError) => string }[] = []
   #state: Int32Array | undefined
   #text: Uint8Array | undefined
-  #format: (error: SlothError) => string = () => ""
   #beats: ReturnType<typeof setInterval> | undefined
 
-  /** Starts the thread; returns what ends it. */
+  /** Starts the thread where none watches yet; returns what ends it, unless others want it still. */
   start(format: (error: SlothError) => string): () => void {
-    const state = new Int32Array(new SharedArrayBuffer(4 * PLACES))
-    const text = new Uint8Array(new SharedArrayBuffer(TEXT_BYTES))
-    const worker = new Worker(BODY, { eval: true, workerData: { state, text } })
-    worker.unref()
-    this.#state = state
-    this.#text = text
-    this.#format = format
-    if (this.#open.size > 0) this.#between()
-    return () => {
-      if (this.#state === state) this.#state = undefined
-      Atomics.store(state, ARMED, -1)
-      Atomics.notify(state, ARMED)
+    const user = { format }
+    this.#users.push(user)
+    if (this.#state === undefined) {
+      this.#state = new Int32Array(new SharedArrayBuffer(4 * PLACES))
+      this.#text = new Uint8Array(new SharedArrayBuffer(TEXT_BYTES))
+      new Worker(BODY, { eval: true, workerData: { state: this.#state, text: this.#text } }).unref()
     }
+    this.#between()
+    return () => {
+      const at = this.#users.indexOf(user)
+      if (at < 0) return
+      this.#users.splice(at, 1)
+      if (this.#users.length === 0) this.#end()
+      else this.#between()
+    }
+  }
+
+  #end(): void {
+    const state = this.#state!
+    this.#state = undefined
+    this.#text = undefined
+    clearInterval(this.#beats)
+    this.#beats = undefined
+    Atomics.store(state, ARMED, -1)
+    Atomics.notify(state, ARMED)
   }
 
   /** Code of the user is under way, until what is returned is called. */
@@ -80,16 +94,16 @@ class StuckWatch {
   }
 
   #arm(ms: number, limits: readonly CodeLimit[]): void {
-    const [state, text] = [this.#state, this.#text]
-    const on = state !== undefined && limits.length > 0
+    const [state, text, user] = [this.#state, this.#text, this.#users.at(-1)]
+    const on = state !== undefined && limits.length > 0 && !isDebugged()
     if (!on) {
       clearInterval(this.#beats)
       this.#beats = undefined
     }
-    if (state === undefined || text === undefined) return
+    if (state === undefined || text === undefined || user === undefined) return
     if (on) {
       // Cut off at a whole character.
-      const { written } = new TextEncoder().encodeInto(`\n${this.#format(stuckError(limits, ms))}\n`, text)
+      const { written } = new TextEncoder().encodeInto(`\n${user.format(stuckError(limits, ms))}\n`, text)
       Atomics.store(state, LENGTH, written)
       Atomics.store(state, LIMIT, ms)
       this.#beats ??= setInterval(() => this.#state && Atomics.add(this.#state, BEAT, 1), BEAT_MS).unref()

@@ -1,7 +1,7 @@
 import type { PromptExample } from "../data/prompts.ts"
 import { mean, standardDeviation } from "../internal/math.ts"
 import { groupAdvantages } from "./advantages.ts"
-import { checkRewards } from "./group-method.ts"
+import { checkRewards, hasPairJudge, judgesPairsError } from "./group-method.ts"
 import { GroupSampler, type SamplingContext, type SamplingMethod } from "./group-sampler.ts"
 import { finite, lengths, sampleRecords } from "./rollout-figures.ts"
 
@@ -29,7 +29,7 @@ export interface SamplingEvaluation {
 
 /**
  * Samples completions of prompts with a model and says what rewards give them, with spread. Nothing is trained; the same seed samples the same.
- * Errors: SLOTH_RL_NO_REWARD, SLOTH_RL_SETTINGS, those of rewards and of the engine.
+ * Errors: SLOTH_RL_NO_REWARD, SLOTH_RL_SETTINGS, SLOTH_RL_JUDGE for a judge of pairs, those of rewards and of the engine.
  */
 export const evaluateSampling = async (
   examples: readonly PromptExample[],
@@ -38,6 +38,8 @@ export const evaluateSampling = async (
 ): Promise<SamplingEvaluation> => {
   const { rewards } = context
   const { rewardWeights } = settings
+  if (hasPairJudge(rewards))
+    throw judgesPairsError(method, "Name a reward with --reward, or llmJudge in a file of rewards.")
   checkRewards({ name: method, ...(rewardWeights === undefined ? {} : { rewardWeights }) }, rewards)
   const weights = rewardWeights ?? rewards.map(({ weight }) => weight ?? 1)
   await using sampler = await GroupSampler.open(

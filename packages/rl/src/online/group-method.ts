@@ -64,6 +64,14 @@ export interface SampledFacts {
 /** True where a judge of pairs stands in the place of rewards. */
 export const hasPairJudge = (rewards: readonly Reward[]): boolean => rewards.some(({ pairs }) => pairs === true)
 
+/** Why what samples for an evaluation takes no judge of pairs. `next` says what to do instead. */
+export const judgesPairsError = (method: string, next: string): SlothError =>
+  new SlothError("SLOTH_RL_JUDGE", {
+    what: "Evaluation scores the completions of a prompt one by one, and a judge of pairs only says which of two is the better one.",
+    next,
+    fields: { method },
+  })
+
 /** Optimizer steps that a rollout of the method feeds. */
 export const stepsOf = ({ reuse: { slices, times } }: Pick<GroupMethod, "reuse">): number => slices * times
 

@@ -6,7 +6,7 @@ import type { PromptExample } from "../data/prompts.ts"
 import { mean } from "../internal/math.ts"
 import type { RewardRun } from "../rewards/run-rewards.ts"
 import { Adviser } from "./advice.ts"
-import { hasPairJudge, stepsOf, type GroupMethod } from "./group-method.ts"
+import { hasPairJudge, judgesPairsError, stepsOf, type GroupMethod } from "./group-method.ts"
 import { GroupSampler } from "./group-sampler.ts"
 import { advanceRollout, budgetOf, unitsOf } from "./rollout-advance.ts"
 import { ReplayBuffer } from "./replay-buffer.ts"
@@ -96,11 +96,10 @@ export class GroupSource implements UnitSource<SampledUnit> {
     context: SourceContext,
   ): Promise<GroupSource> {
     if (heldOut.length > 0 && hasPairJudge(context.rewards))
-      throw new SlothError("SLOTH_RL_JUDGE", {
-        what: "Evaluation samples one completion of a prompt, and a judge of pairs has nothing to compare it with.",
-        next: "Leave evaluation data out, or evaluate a finished run with a reward or with llmJudge.",
-        fields: { method: method.name },
-      })
+      throw judgesPairsError(
+        method.name,
+        "Leave evaluation data out, or evaluate a finished run with a reward or with llmJudge.",
+      )
     const sizes = [...rows, ...heldOut].map(({ tokens }) => tokens.length)
     return new GroupSource(method, rows, heldOut, context, await GroupSampler.open(method, sizes, context))
   }

@@ -62,6 +62,14 @@ describe("a reward that computes without end", () => {
     expect(run.problems.map(({ reward }) => reward)).toEqual(["one", "two"])
   })
 
+  test("a limit that is longer than timers can be is none that is over at once", async () => {
+    const later = hanging("later", async () => {
+      await new Promise((done) => setTimeout(done, 20))
+      return [1, 1, 1]
+    })
+    expect((await runRewards([later], samples, { timeoutSeconds: 1e7 })).scores).toEqual([[1, 1, 1]])
+  })
+
   test("an error of its own that says timeout is not taken for it", async () => {
     const error = Object.assign(new Error("mine"), { code: "ERR_SCRIPT_EXECUTION_TIMEOUT" })
     const own = hanging("own", () => {
@@ -97,7 +105,12 @@ describe("endStuckProcess", () => {
 
   test("leaves alone what comes back, what can be interrupted, and a program that is busy with other things", () => {
     const { stdout, stderr, status } = child(
-      `${reward(`async () => { await new Promise((done) => setTimeout(done, 50)); return [1] }`)}
+      // One watch within another ends without leaving anything behind.
+      `${reward(`async () => {
+        using other = endStuckProcess(() => "")
+        await new Promise((done) => setTimeout(done, 50))
+        return [1]
+      }`)}
       const busy = Date.now() + 6000
       while (Date.now() < busy);
       const loop = await runRewards([{ name: "loop", score: () => { for (;;); } }], samples, { timeoutSeconds: 0.2, onError: "null" })

@@ -40,8 +40,8 @@ export interface EndpointJudgeOptions {
  */
 export const endpointJudge = (options: EndpointJudgeOptions): JudgeModel => {
   const { model, temperature = 0, maxTokens = 512, timeoutSeconds = 60, retries = 3, retryDelayMs = 500 } = options
-  const url = addressOf(options.baseUrl)
   const variable = options.apiKeyVariable ?? "OPENAI_API_KEY"
+  const url = addressOf(options.baseUrl, variable)
   const ask = async (messages: readonly JudgeMessage[], signal: AbortSignal): Promise<string> => {
     const key = process.env[variable]
     const limit = AbortSignal.timeout(timeoutSeconds * 1000)
@@ -112,13 +112,18 @@ export const endpointJudge = (options: EndpointJudgeOptions): JudgeModel => {
   }
 }
 
-const addressOf = (baseUrl: string): string => {
-  try {
-    const url = new URL(`${baseUrl.replace(/\/+$/, "")}/chat/completions`)
-    if (url.protocol === "http:" || url.protocol === "https:") return url.href
-  } catch {
-    // Said below.
-  }
+const addressOf = (baseUrl: string, variable: string): string => {
+  const text = `${baseUrl.replace(/\/+$/, "")}/chat/completions`
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  const web = url !== undefined && (url.protocol === "http:" || url.protocol === "https:")
+  // Addresses are written into records and messages, and such parts may be a secret: they are not said again.
+  const more = web ? url.username + url.password + url.search + url.hash !== "" : /[@?#]/.test(baseUrl)
+  if (more)
+    throw new SlothError("SLOTH_JUDGE_OPTION", {
+      what: "The address of a judge has a name, a password, a query or a fragment in it.",
+      next: `Give one like "http://localhost:8000/v1"; a key comes from the environment variable ${variable}, not from the address.`,
+    })
+  if (web) return url.href
   throw new SlothError("SLOTH_JUDGE_OPTION", {
     what: `"${baseUrl}" is no address of a judge.`,
     next: 'Give one like "http://localhost:8000/v1".',

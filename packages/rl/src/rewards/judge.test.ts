@@ -5,6 +5,7 @@ import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { byteTokenizer } from "../../../data/fixtures/byte-tokenizer.ts"
+import { thrown } from "../../../data/fixtures/thrown.ts"
 import { scriptedEngine } from "../internal/testing/scripted-engine.ts"
 import { endpointJudge, engineJudge, type EndpointJudgeOptions } from "./judge-model.ts"
 import { judgeScore, llmJudge } from "./judge.ts"
@@ -161,6 +162,16 @@ describe("the endpoint", () => {
       code: "SLOTH_JUDGE_UNREACHABLE",
     })
     expect(() => judge({ baseUrl: "localhost" })).toThrow(expect.objectContaining({ code: "SLOTH_JUDGE_OPTION" }))
+    for (const baseUrl of [
+      "http://someone:secret@localhost/v1",
+      "https://host/v1?key=secret",
+      "https://host/v1#secret",
+      "host/v1?key=secret",
+    ]) {
+      const error = await thrown(() => judge({ baseUrl }))
+      expect([error.code, error.next?.includes("SLOTH_TEST_JUDGE_KEY")]).toEqual(["SLOTH_JUDGE_OPTION", true])
+      expect(`${error.message}${error.what}${error.next}${JSON.stringify(error.fields)}`).not.toContain("secret")
+    }
     expect(() => llmJudge({ judge: judge(), rubric, scale: [1, 1] })).toThrow(
       expect.objectContaining({ code: "SLOTH_JUDGE_OPTION" }),
     )

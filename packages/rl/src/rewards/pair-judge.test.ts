@@ -8,6 +8,7 @@ import { byteTokenizer } from "../../../data/fixtures/byte-tokenizer.ts"
 import { scriptedEngine } from "../internal/testing/scripted-engine.ts"
 import { codeOf, stepsOf, tinyRuns, type Given } from "../internal/testing/online-runs.ts"
 import { evenTokens, tinyPrompts } from "../internal/testing/tiny-grpo.ts"
+import { evaluateSampling, type EvaluateSamplingOptions } from "../online/evaluate-sampling.ts"
 import { grpo } from "../online/grpo.ts"
 import { nashMd } from "../online/nash-md.ts"
 import { onlineDpo, xpo } from "../online/online-dpo.ts"
@@ -193,6 +194,14 @@ describe("runs", () => {
     expect(await codeOf(run(onlineDpo, { rewards: [own], settings: { missingEndPenalty: 1 } }))).toBe("SLOTH_RL_JUDGE")
     const held = { data: { examples: tinyPrompts, heldOut: tinyPrompts.slice(0, 2) }, rewards: [own] }
     expect(await codeOf(run(onlineDpo, { ...held, config: { evalEvery: 1 } }))).toBe("SLOTH_RL_JUDGE")
+    const settings = {} as EvaluateSamplingOptions["settings"]
+    const evaluated = evaluateSampling([], { rewards: [own] } as never, {
+      settings,
+      method: "online_dpo",
+      samples: 2,
+      seed: 0,
+    })
+    expect(await codeOf(evaluated)).toBe("SLOTH_RL_JUDGE")
     const at = { judge: baseUrl, judgeModel: "m" }
     expect(await codeOf(run(onlineDpo, { rewards: [evenTokens], settings: at }))).toBe("SLOTH_RL_SETTINGS")
     expect(await codeOf(run(onlineDpo, { settings: { judge: baseUrl } }))).toBe("SLOTH_RL_SETTINGS")

@@ -146,12 +146,20 @@ export class GuestPool {
         this.#young.add(guest)
         await guest.ready(START_MS)
       }
-      const own = findWall().reading
-      await start().catch((error: unknown) => {
-        if (!own || this.#closed) throw error
+      const wall = findWall()
+      await start().catch(async (error: unknown) => {
+        if (!wall.reading || this.#closed) throw error
         this.#young.delete(guest!)
-        withoutOwnRoot()
-        return start()
+        const restore = withoutOwnRoot(wall)
+        await start().catch((again: unknown) => {
+          // The root was not what kept it from starting.
+          restore()
+          throw again
+        })
+        process.emitWarning(
+          `The sandbox starts only where its programs can read files of the system: ${error instanceof Error ? error.message : String(error)}`,
+          { code: "SLOTH_SANDBOX_READING" },
+        )
       })
       this.#runs.set(guest!, 0)
     } finally {

@@ -5,15 +5,18 @@ const EVERY_MS = 50
 /** Bytes that a runtime may take beside its program: garbage that is not collected yet, and what it translates. */
 const ROOM = 512 * 2 ** 20
 
-const PAGE = 4096
-
 /** The process that a chain of starters ends in. */
 const lastOf = (pid: number): number => {
   const [child] = readFileSync(`/proc/${pid}/task/${pid}/children`, "latin1").split(" ").map(Number)
   return child === undefined || child === 0 ? pid : lastOf(child)
 }
 
-const residentBytes = (pid: number): number => Number(readFileSync(`/proc/${pid}/statm`, "latin1").split(" ")[1]) * PAGE
+// `statm` counts in pages, and there are kernels with larger ones than 4 KiB. A process that has ended has no such line.
+const residentBytes = (pid: number): number => {
+  const [, kib] = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1")) ?? []
+  if (kib === undefined) throw new Error("no resident memory")
+  return Number(kib) * 1024
+}
 
 /**
  * Looks at the resident memory of a guest while it works, from outside: limits of address space do not fit runtimes, which reserve gigabytes that they never touch. The interpreter's own limit is
@@ -31,8 +34,9 @@ export const watchMemory = (
     try {
       if (pid === undefined) return
       if (guest === undefined) {
-        guest = lastOf(pid)
-        limit = residentBytes(guest) + memoryBytes + ROOM
+        const last = lastOf(pid)
+        limit = residentBytes(last) + memoryBytes + ROOM
+        guest = last
       } else if (!killed && residentBytes(guest) > limit) {
         killed = true
         kill()

@@ -125,7 +125,7 @@ const wallOf = (namespaces: boolean, limits: boolean, reading: boolean): FoundWa
   processes: namespaces,
   writing: limits,
   reading,
-  memory: existsSync("/proc/self/task") && existsSync("/proc/self/statm"),
+  memory: existsSync(`/proc/${process.pid}/task/${process.pid}/children`),
   by: [...(namespaces ? ["unshare"] : []), ...(limits ? ["prlimit"] : []), ...(reading ? ["chroot"] : [])],
   prefix: (making, readable = []) => [
     ...(limits ? (making ? LIMITS_OF_MAKER : LIMITS) : []),
@@ -148,8 +148,10 @@ export const findWall = (): FoundWall => {
   return found
 }
 
-/** Gives up the own root, where a guest has not started behind it: packages may lie where no one looks for them. */
-export const withoutOwnRoot = (): void => {
-  const { processes, writing } = findWall()
-  found = wallOf(processes, writing, false)
+/** Gives up the own root of a wall, where a guest has not started behind it: packages may lie where no one looks for them. Returns what takes it back. */
+export const withoutOwnRoot = (wall: FoundWall): (() => void) => {
+  found = wallOf(wall.processes, wall.writing, false)
+  return () => {
+    found = wall
+  }
 }
