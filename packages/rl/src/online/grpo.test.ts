@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test"
-import { readdirSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { readEvents, runPaths, type Reward, type StepEvent } from "@sloth/core"
 import {
@@ -260,6 +260,14 @@ describe("interruptions", () => {
       expect(report.differences).toEqual([])
       expect(report.kills).toBe(kills)
     }, 180_000)
+
+  test("kill -9 where prompts are kept from the rollout for the update: the same bits", async () => {
+    const report = await killGrpo(folder, { kills: 4, variant: "kept" })
+    expect(report.differences).toEqual([])
+    expect(report.kills).toBe(4)
+    const { details } = JSON.parse(readFileSync(runPaths(join(folder, "whole-kept-0")).config, "utf8"))
+    expect(details.plan.kept).toMatchObject({ prompts: 3 })
+  }, 180_000)
 
   test("a rollout that is still in use comes back bit for bit", () => {
     const rollout = {
