@@ -56,9 +56,16 @@ const products = (a: ArrayLike<number>, b: ArrayLike<number>, m: number, n: numb
 /**
  * Sizes of the sums of blocks of 32 whose integers are multiplied before their scales: partial sums of (16 + q) · x with what is taken off for the 16 (24 of q4_0). The
  * quantisers use the whole range, so that 8 steps of q4_0 and 7.5 of q4_1 are at most the largest value of the block, and q4_1's lowest value is another: (31 + 24) / 8 or
- * (31 + 16) / 7.5 + 1 times max|w| · Σ|x| is below 8 times that. Bytes of q8_0 are multiplied as they are.
+ * (31 + 16) / 7.5 + 1 times max|w| · Σ|x| is below 8 times that. Bytes of q8_0 are multiplied as they are. Where the bound is another, `times` says so.
  */
-const inBlocks = (x: ArrayLike<number>, w: ArrayLike<number>, m: number, n: number, k: number): Float64Array => {
+const inBlocks = (
+  x: ArrayLike<number>,
+  w: ArrayLike<number>,
+  m: number,
+  n: number,
+  k: number,
+  times = 8,
+): Float64Array => {
   const sizes = new Float64Array(m * n)
   for (let i = 0; i < m; i++)
     for (let j = 0; j < n; j++)
@@ -68,7 +75,7 @@ const inBlocks = (x: ArrayLike<number>, w: ArrayLike<number>, m: number, n: numb
           largest = Math.max(largest, Math.abs(w[j * k + p]!))
           sum += Math.abs(x[i * k + p]!)
         }
-        sizes[i * n + j]! += 8 * largest * sum
+        sizes[i * n + j]! += times * largest * sum
       }
   return sizes
 }
@@ -510,17 +517,7 @@ for (const isa of withPrecision("int8"))
             const exact = products(stood, values, m, n, k)
             // The integer sum of a block is exact; its terms before the zero point is taken off are larger than the block's products: |w| up to 15 (255) steps
             // instead of 8 (127), so at most 2 · max|w| · Σ|x| of the block. Five roundings a block (scales, conversion, two sums), and those of what is added.
-            const sizes = new Float64Array(m * n)
-            for (let i = 0; i < m; i++)
-              for (let j = 0; j < n; j++)
-                for (let block = 0; block < k; block += 32) {
-                  let [largest, sum] = [0, 0]
-                  for (let p = block; p < block + 32; p++) {
-                    largest = Math.max(largest, Math.abs(values[j * k + p]!))
-                    sum += Math.abs(stood[i * k + p]!)
-                  }
-                  sizes[i * n + j]! += 2 * largest * sum
-                }
+            const sizes = inBlocks(stood, values, m, n, k, 2)
             const wide = { values: exact.values, sizes }
             expectSums(plain, wide, k / 32 + 5)
             const all = plus(

@@ -4,7 +4,7 @@ import { sft } from "./sft.ts"
 
 /**
  * The loss of dynamic fine-tuning: −p log p of every scored token, where the factor p counts as a constant. A token's gradient is that of its cross-entropy times its
- * probability, so rare and noisy tokens no longer dominate. Source: Wu et al. 2025 (DFT), eq. 9; TRL 1.13 `loss_type="dft"`.
+ * probability, so rare and noisy tokens no longer dominate. Source: Wu et al. 2025 (DFT); TRL 1.13 `loss_type="dft"`.
  */
 export const dynamicLoss: LogprobLoss = {
   kind: "logprobs",

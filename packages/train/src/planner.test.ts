@@ -7,7 +7,7 @@ import { createReferenceBackend, Engine } from "@sloth/tensor"
 import { resolveTrainConfig, type TrainConfigInput } from "./config.ts"
 import { countingExamples, randomFiles } from "./internal/testing/tiny.ts"
 import { formatPlan } from "./plan-text.ts"
-import type { TrainingUnit } from "./objective.ts"
+import type { LogprobLoss, TrainingUnit } from "./objective.ts"
 import { planUnits } from "./planner.ts"
 import { unitFromExample } from "./sft.ts"
 import { planRun, train } from "./train.ts"
@@ -172,21 +172,25 @@ describe("the choice of policy and split", () => {
     expect(cut.microBatches).toBeGreaterThan(2)
   })
 
+  /** Units that are made during a run, of 299 rows each. */
+  const made = {
+    model,
+    method: "grpo",
+    loss: {
+      kind: "logprobs",
+      compute: ({ logprobs }) => ({ loss: 0, dlogp: new Float64Array(logprobs.length), metrics: {} }),
+    } satisfies LogprobLoss,
+    units: Array.from({ length: 4 }, (_, row) => {
+      const tokens = Int32Array.from({ length: 300 }, (_, i) => 1 + (i % 60))
+      return unitFromExample({ tokens, mask: new Uint8Array(300).fill(1), row })!
+    }),
+    evaluationUnits: [],
+  }
+
   test("micro-batches of units that are made during the run hold whole numbers of the largest", async () => {
-    const tokens = Int32Array.from({ length: 300 }, (_, i) => 1 + (i % 60))
-    const units = Array.from({ length: 4 }, (_, row) =>
-      unitFromExample({ tokens, mask: new Uint8Array(300).fill(1), row })!,
-    )
     const budget = async (online: boolean, tokenBudget?: number) => {
       const plan = await planUnits({
-        model,
-        method: "grpo",
-        loss: {
-          kind: "logprobs",
-          compute: ({ logprobs }) => ({ loss: 0, dlogp: new Float64Array(logprobs.length), metrics: {} }),
-        },
-        units,
-        evaluationUnits: [],
+        ...made,
         config: resolveTrainConfig({ batch: 4, steps: 1, ...(tokenBudget === undefined ? {} : { tokenBudget }) }),
         memoryBytes: 1e12,
         ...(online ? { online: { reuse: { slices: 1, times: 1 } } } : {}),
@@ -200,22 +204,11 @@ describe("the choice of policy and split", () => {
   })
 
   test("prompts are kept from the rollout while there is room, and a resumed run keeps as many", async () => {
-    const tokens = Int32Array.from({ length: 300 }, (_, i) => 1 + (i % 60))
-    const units = Array.from({ length: 4 }, (_, row) =>
-      unitFromExample({ tokens, mask: new Uint8Array(300).fill(1), row })!,
-    )
     const rows = 200
     const seen: number[] = []
     const planned = (config: TrainConfigInput, decided?: Parameters<typeof planUnits>[0]["decided"]) =>
       planUnits({
-        model,
-        method: "grpo",
-        loss: {
-          kind: "logprobs",
-          compute: ({ logprobs }) => ({ loss: 0, dlogp: new Float64Array(logprobs.length), metrics: {} }),
-        },
-        units,
-        evaluationUnits: [],
+        ...made,
         config: resolveTrainConfig({ batch: 4, steps: 1, policy: "keep", ...config }),
         memoryBytes: 1e12,
         runtimeBytes: 0,

@@ -90,12 +90,18 @@ interface Candidate {
   readonly rolloutPeak: number | undefined
 }
 
+/** Tokens of the largest step: of as many of the longest units as it takes. */
+const largestStep = (units: readonly TrainingUnit[], batch: number): number =>
+  units
+    .map((u) => u.tokens.length)
+    .sort((a, b) => b - a)
+    .slice(0, batch)
+    .reduce((a, b) => a + b, 0)
+
 /** A micro-batch as large as they get: the longest unit, then the rest of the tokens in others; every row scored, which is the most there can be. */
 const largestMicroBatch = (units: readonly TrainingUnit[], batch: number, tokenBudget: number, packing: boolean) => {
-  const sizes = units.map((u) => u.tokens.length).sort((a, b) => b - a)
-  const longest = sizes[0]!
-  const step = sizes.slice(0, batch).reduce((a, b) => a + b, 0)
-  const tokens = packing ? Math.max(longest, Math.min(tokenBudget, step)) : longest
+  const longest = largestStep(units, 1)
+  const tokens = packing ? Math.max(longest, Math.min(tokenBudget, largestStep(units, batch))) : longest
   const scoredShare = Math.min(1, Math.max(...units.map((u) => u.targets.length / u.tokens.length)))
   const lengths = [longest]
   for (let left = tokens - longest; left > 0; left -= lengths.at(-1)!) lengths.push(Math.min(left, longest))
@@ -236,9 +242,7 @@ export const planUnits = async (input: PlanInput): Promise<RunPlan> => {
     if (prompts === 0) return { candidate }
     // A pass over several prompts is freed only with the last micro-batch that takes of it.
     const alone = units.every(({ segments }) => segments.length > 1 && segments[0]!.length >= KEPT_ROWS)
-    const largest = units.map(({ tokens }) => tokens.length).sort((a, b) => b - a)
-    const step = largest.slice(0, config.batch).reduce((a, b) => a + b, 0)
-    const together = config.batch === 1 || (packing && step <= candidate.tokenBudget)
+    const together = config.batch === 1 || (packing && largestStep(units, config.batch) <= candidate.tokenBudget)
     const taken =
       (alone || together) && prompts === possible.prompts && cut(candidate.tokenBudget).length === units.length
     const larger = measured(candidate.tokenBudget, candidate.policy, { prompts, rows, taken })
